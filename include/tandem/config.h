@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "tandem/sampling.h"
+
+namespace tandem {
+
+/// What tandem's JSON configuration says (configs/schema.json). Every field has the file's default.
+struct Config {
+  struct Main {
+    std::filesystem::path model;  ///< Hugging Face folder
+    std::string devices =
+        "auto";  ///< "auto", or a comma-separated list: "cuda:0,cuda:1", "cpu:0=64MiB"
+    std::string split = "auto";         ///< "auto", "layer", "tensor"
+    std::string dtype = "auto";         ///< "auto" (as stored), "bfloat16", "float16", "float32"
+    std::string quantization = "none";  ///< "none", "fp8", "int4"
+    std::optional<int>
+        max_model_len;  ///< none: "auto", the model's own limit or the largest that fits
+  } main;
+
+  struct Draft {
+    std::filesystem::path model;
+    std::string device = "auto";
+    std::string quantization = "none";
+  };
+  std::optional<Draft> draft;
+
+  struct Speculation {
+    std::string method = "draft_model";             ///< "draft_model", "ngram", "none"
+    std::optional<int> num_speculative_tokens;      ///< none: "auto"
+    int max_speculative_tokens = 8;                 ///< bounds "auto"; 1 … 15
+    std::string rejection_sample_method = "block";  ///< "rejection", "block", "coupled"
+    int prompt_lookup_min = 2;
+    int prompt_lookup_max = 4;
+    bool allow_vocabulary_mismatch = false;
+  } speculation;
+
+  struct Memory {
+    uint64_t reserve_bytes = 256ull << 20;  ///< left free on every device
+    std::map<std::string, uint64_t> reserve_bytes_by_device;
+    std::optional<uint64_t> limit_bytes;  ///< of each device, use at most this much
+    std::map<std::string, uint64_t> limit_bytes_by_device;
+  } memory;
+
+  struct Communication {
+    std::string all_reduce = "auto";  ///< "auto", "nccl", "peer"
+  } communication;
+
+  SamplingParams sampling;
+
+  int cpu_threads = 0;  ///< 0: every core the process may use. Not part of the file.
+
+  /// Reads a file. Relative model paths are relative to the file's folder, then to the working
+  /// directory.
+  /// @throws ConfigError with file, key and remedy: unknown key (names the nearest), wrong type,
+  /// value out of range
+  static Config from_file(const std::filesystem::path& path);
+  /// @param folder what relative model paths are relative to first
+  /// @param name   what messages call the text
+  static Config from_json(std::string_view text, const std::filesystem::path& folder,
+                          std::string_view name = "config");
+  /// Checks values and combinations; `from_file` has done so. @throws ConfigError
+  void validate() const;
+  /// The file that would give this configuration.
+  std::string to_json() const;
+};
+
+}  // namespace tandem

@@ -1,0 +1,8 @@
+#pragma once
+
+// Everything a program needs to generate text with tandem.
+#include "tandem/config.h"
+#include "tandem/engine.h"
+#include "tandem/error.h"
+#include "tandem/sampling.h"
+#include "tandem/stats.h"

@@ -1,0 +1,154 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "backend/round_view.h"
+#include "backend/rows.h"
+#include "backend/weight_view.h"
+#include "core/memory.h"
+#include "core/philox.h"
+#include "core/stream.h"
+#include "core/tensor_view.h"
+
+namespace tandem {
+
+/// What `Backend::matmul` does with its sums.
+enum class Epilogue : uint8_t {
+  kStore,     ///< out  = x W^T + bias
+  kAdd,       ///< out += x W^T + bias        (the residual stream; out is float32)
+  kSiluGate,  ///< out  = silu(g) * u, where W is a paired weight (gate, up); out has rows / 2
+              ///< columns
+};
+
+/// The fused operations of one device, and copies, events and capture on it.
+///
+/// Width invariance (DESIGN 4): for 1 … 16 rows, an op gives a row the same bits whatever rows
+/// travel with it. All pointers are device memory. Ops are ordered by their stream and may return
+/// before the work is done. Activations (`normed`, `qkv`, …) have `activation_dtype()`; hidden
+/// states, logits and probabilities are float32. Threads: a backend serves one thread at a time
+/// (its worker); `memory()` may be used from any thread.
+/// @throws ShapeError when shapes or types do not fit together; DeviceError when the device fails.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual DeviceId device() const = 0;
+  virtual std::string description() const = 0;  ///< "cpu:0, 2 threads, AVX-512"
+  virtual MemoryResource& memory() = 0;
+  virtual DType activation_dtype() const = 0;
+  virtual DType kv_dtype() const = 0;
+
+  // Streams, copies, capture
+  // ---------------------------------------------------------------------------------------
+  virtual std::unique_ptr<Stream> make_stream() = 0;
+  virtual std::unique_ptr<Event> make_event() = 0;
+  virtual std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) = 0;
+  virtual void copy_to_device(void* device, const void* host, size_t bytes, Stream& stream) = 0;
+  virtual void copy_to_host(void* host, const void* device, size_t bytes, Stream& stream) = 0;
+  virtual void copy(void* to, const void* from, size_t bytes, Stream& stream) = 0;
+  virtual void fill_zero(void* data, size_t bytes, Stream& stream) = 0;
+
+  // Weights
+  // --------------------------------------------------------------------------------------------------------
+  /// Packs host matrices (one per segment, in order) and an optional bias (rows() floats) into
+  /// `destination`, which holds `packed_weight_bytes(device().kind, spec)` bytes, and returns the
+  /// view the ops take.
+  virtual WeightView load_weight(const WeightSpec& spec, std::span<const HostMatrix> segments,
+                                 std::span<const float> bias, void* destination,
+                                 Stream& stream) = 0;
+
+  // The forward
+  // ----------------------------------------------------------------------------------------------------
+  /// hidden[r] = row tokens[r] of the table; ids outside [0, rows) give a zero row.      hidden
+  /// (rows, d) f32
+  virtual void embed(const Rows& rows, const WeightView& table, TensorView hidden,
+                     Stream& stream) = 0;
+  /// out = x / sqrt(mean(x^2) + eps) * weight                         x (rows, d) f32, weight (d)
+  /// f32, out (rows, d)
+  virtual void rms_norm(TensorView x, TensorView weight, float eps, TensorView out,
+                        Stream& stream) = 0;
+  /// x (rows, cols) activations or f32; out (rows, W.rows) activations or f32
+  virtual void matmul(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
+                      Stream& stream) = 0;
+  /// angles[r] = cos then sin of position[r] * inv_freq[i]       inv_freq (head_dim / 2) f32,
+  /// angles (rows, head_dim) f32
+  virtual void rope_angles(const Rows& rows, TensorView inv_freq, TensorView angles,
+                           Stream& stream) = 0;
+  /// Rotates q and k (pair i is elements i and i + head_dim / 2), after an RMS norm over each head
+  /// where q_norm/k_norm (head_dim) are not empty; writes q back into qkv and appends k and v at
+  /// each row's slot.
+  ///                                                   qkv (rows, (heads + 2 kv_heads) * head_dim),
+  ///                                                   angles (rows, head_dim)
+  virtual void rope_and_append(const Rows& rows, TensorView qkv, TensorView angles,
+                               TensorView q_norm, TensorView k_norm, float eps, int heads,
+                               const KvLayerView& cache, Stream& stream) = 0;
+  /// Causal attention of row r over slots [0, slot[r]] of its sequence, scores scaled by `scale`;
+  /// query head h reads kv head h / (heads / kv_heads). The cache is cut into parts of fixed size,
+  /// combined in ascending order.
+  ///                                                                              out (rows, heads
+  ///                                                                              * head_dim)
+  virtual void attention(const Rows& rows, TensorView qkv, int heads, float scale,
+                         const KvLayerView& cache, TensorView out, Stream& stream) = 0;
+  /// out[i] += x[i], float32
+  virtual void add(TensorView x, TensorView out, Stream& stream) = 0;
+
+  // The round
+  // ------------------------------------------------------------------------------------------------------
+  /// For i < rows.count: p = length + first + i; rows.positions = rows.slots = p; rows.tokens =
+  /// history[p] if first + i <= 0, else drafts[first + i - 1]; rows.sequences = cache_sequence.
+  /// `first` is -1 for a draft's catch-up, 0 for verification. Positions below 0 are clamped to 0
+  /// (a prompt of one token).
+  virtual void round_rows(const RoundView& round, int first, int cache_sequence, const Rows& rows,
+                          Stream& stream) = 0;
+  /// ids[r] = the smallest id with the largest logit among those with allowed[id] != 0 (null: all),
+  /// after penalties. Row r sees the drafts d_1 … d_{prefix + r} besides the committed tokens.
+  /// logits (rows, n) f32, n <= or > V; ids >= V are never chosen.
+  virtual void argmax(const RoundView& round, TensorView logits, const SamplingTransform& transform,
+                      int prefix, const uint8_t* allowed, int32_t* ids, Stream& stream) = 0;
+  /// probs[r] = the distribution of row r after the transforms, over ids 0 … V - 1; ids the logits
+  /// lack or `allowed` forbids have probability exactly 0. Prefix as above. logits (rows, n) f32,
+  /// probs (rows, V) f32
+  virtual void distribution(const RoundView& round, TensorView logits,
+                            const SamplingTransform& transform, int prefix, const uint8_t* allowed,
+                            TensorView probs, Stream& stream) = 0;
+  /// ids[r] drawn from probs[r] by inverse transform with one uniform keyed by (length + first + r,
+  /// round base, purpose).
+  virtual void sample(const RoundView& round, TensorView probs, int first, RandomPurpose purpose,
+                      int32_t* ids, Stream& stream) = 0;
+  /// ids[r] = argmax over id of log probs[r][id] + Gumbel noise keyed by (length + first + r, 0,
+  /// id): the same noise for draft and main. `length + first + r` is the position that the drawn
+  /// token will have.
+  virtual void gumbel_argmax(const RoundView& round, TensorView probs, int first, int32_t* ids,
+                             Stream& stream) = 0;
+  /// Writes output and count from K drafts by the rule.
+  virtual void accept(const RoundView& round, AcceptRule rule, int num_drafts, Stream& stream) = 0;
+  /// history[length + 1 + i] = output[i], output_counts updated, length += count.
+  virtual void commit(const RoundView& round, Stream& stream) = 0;
+  /// logprobs[r] = log softmax(logits[r])[ids[r]]; the `top` largest and their ids, descending,
+  /// ties to the lower id; and the log-sum-exp.         logits (rows, n), ids (rows) may be null,
+  /// top_ids/top_logprobs (rows, top), logsumexp (rows)
+  virtual void log_probabilities(TensorView logits, const int32_t* ids, int top, float* logprobs,
+                                 int32_t* top_ids, float* top_logprobs, float* logsumexp,
+                                 Stream& stream) = 0;
+};
+
+/// Bytes that `load_weight` needs on a device of this kind; pure arithmetic, for plans.
+uint64_t packed_weight_bytes(DeviceKind kind, const WeightSpec& spec);
+
+/// Makes the backend of a device. `threads` is for the CPU: 0 means all cores the process may use.
+/// @throws UsageError when this build or machine has no such device
+std::unique_ptr<Backend> make_backend(const DeviceSpec& device, int threads = 0);
+
+/// What `tandem devices` lists.
+struct DeviceInfo {
+  DeviceId id;
+  std::string name;
+  uint64_t capacity_bytes = 0;
+  uint64_t free_bytes = 0;
+};
+std::vector<DeviceInfo> list_devices();
+
+}  // namespace tandem

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/language_model.h"
+#include "spec/drafter.h"
+#include "spec/round_state.h"
+
+namespace tandem {
+
+/// One request's settings, checked by the engine.
+struct DecodeSettings {
+  DecodeRule rule;
+  uint64_t seed = 0;
+  int num_speculative_tokens = 0;  ///< K wanted; 0: plain decoding
+  int logprobs =
+      -1;  ///< >= 0: the main model's log-probabilities of each token and of this many others
+};
+
+/// Log-probabilities of one output token, before any transform.
+struct RoundLogprobs {
+  float logprob = 0;
+  std::vector<std::pair<int32_t, float>> top;
+};
+
+/// What the host reads of one round.
+struct RoundResult {
+  std::vector<int32_t> tokens;  ///< accepted drafts, then one more: 1 … K + 1
+  int num_drafts = 0;           ///< K of this round
+  int num_accepted = 0;         ///< tokens.size() - 1
+  double draft_seconds = 0;
+  double verify_seconds = 0;
+  std::vector<RoundLogprobs> logprobs;  ///< one per token, when asked for
+};
+
+/// The loop of DESIGN 3: draft, verify, accept, commit. Owns the round's buffers; borrows the main
+/// model. The text it yields does not depend on the drafter for greedy and coupled decoding, and
+/// its distribution never does. One thread at a time.
+class SpeculativeDecoder {
+ public:
+  /// @param drafter may be null: plain decoding
+  SpeculativeDecoder(LanguageModel& main, std::unique_ptr<Drafter> drafter, int max_drafts);
+  ~SpeculativeDecoder();
+
+  /// Takes in a prompt of at least one token: runs all but the last one through both models in
+  /// chunks that do not depend on the drafter. @throws UsageError when the prompt leaves no room
+  /// for a token
+  void start(std::span<const int32_t> prompt, const DecodeSettings& settings);
+  /// Starts another completion of the same prompt with another seed, without running the prompt
+  /// again.
+  void restart(const DecodeSettings& settings);
+
+  /// One round that yields at most `max_tokens` (>= 1) tokens. The first round yields the first
+  /// token of the text.
+  /// @throws UsageError when the context is full
+  RoundResult round(int max_tokens);
+
+  /// Positions that are left: round may be called while this is > 0.
+  int remaining_positions() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tandem
