@@ -18,6 +18,10 @@ endif()
 
 function(tandem_add_layer)
   cmake_parse_arguments(LAYER "" "NAME" "SOURCES;PACKAGES" ${ARGN})
+  if(NOT LAYER_SOURCES)  # a layer of headers alone
+    add_library(tandem_${LAYER_NAME} INTERFACE)
+    return()
+  endif()
   add_library(tandem_${LAYER_NAME} OBJECT ${LAYER_SOURCES})
   target_link_libraries(tandem_${LAYER_NAME} PRIVATE tandem_flags PUBLIC ${LAYER_PACKAGES})
 endfunction()
