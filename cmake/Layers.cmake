@@ -1,5 +1,6 @@
-# The code is built in layers, one object library per folder of src/. tandem_add_layer(NAME core DEPENDS … SOURCES …)
+# The code is built in layers, one object library per folder of src/. tandem_add_layer(NAME core SOURCES … PACKAGES …)
 # makes the target tandem_<name>; a layer sees the headers of src/ and include/ and links the packages it names.
+set(TANDEM_LAYERS core comm backend model tokenizer plan spec engine)
 
 add_library(tandem_flags INTERFACE)
 target_include_directories(tandem_flags INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
@@ -9,6 +10,12 @@ target_compile_options(tandem_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow 
 target_compile_options(tandem_flags INTERFACE -ffp-contract=off)
 if(TANDEM_WARNINGS_AS_ERRORS)
   target_compile_options(tandem_flags INTERFACE -Werror)
+endif()
+if(TANDEM_BUILD_FUZZERS)
+  target_compile_options(tandem_flags INTERFACE -fsanitize=fuzzer-no-link)  # counts branches for libFuzzer
+  if(NOT TANDEM_SANITIZE)
+    set(TANDEM_SANITIZE address,undefined)
+  endif()
 endif()
 if(TANDEM_SANITIZE)
   target_compile_options(tandem_flags INTERFACE -fsanitize=${TANDEM_SANITIZE} -fno-omit-frame-pointer
@@ -22,6 +29,7 @@ function(tandem_add_layer)
     add_library(tandem_${LAYER_NAME} INTERFACE)
     return()
   endif()
+  set_property(GLOBAL APPEND PROPERTY TANDEM_PACKAGES ${LAYER_PACKAGES})  # what the whole library links in the end
   add_library(tandem_${LAYER_NAME} OBJECT ${LAYER_SOURCES})
   target_link_libraries(tandem_${LAYER_NAME} PRIVATE tandem_flags PUBLIC ${LAYER_PACKAGES})
 endfunction()

@@ -1,0 +1,33 @@
+# Decides whether the CUDA backend is part of this build. Asked for by the cache entry TANDEM_CUDA:
+#   AUTO  if the toolkit is there (the default)      ON  or stop with an error      OFF  never
+# Afterwards the variable TANDEM_CUDA is ON or OFF, and src/backend/CMakeLists.txt chooses its files by it.
+
+set(TANDEM_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO (if the toolkit is found), ON, OFF")
+set_property(CACHE TANDEM_CUDA PROPERTY STRINGS AUTO ON OFF)
+
+set(tandem_cuda_wanted ${TANDEM_CUDA})
+set(tandem_cuda_off_because "")
+if(tandem_cuda_wanted STREQUAL "AUTO" OR tandem_cuda_wanted)
+  file(GLOB tandem_kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(tandem_cuda_off_because "no CUDA toolkit found")
+  elseif(NOT tandem_kernels)
+    set(tandem_cuda_off_because "${CMAKE_CUDA_COMPILER} is there, but this version of tandem has no CUDA sources")
+  endif()
+else()
+  set(tandem_cuda_off_because "TANDEM_CUDA is OFF")
+endif()
+
+if(NOT tandem_cuda_off_because)
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  set(TANDEM_CUDA ON)
+  message(STATUS "tandem: with CUDA ${CUDAToolkit_VERSION} (${CMAKE_CUDA_COMPILER})")
+elseif(tandem_cuda_wanted STREQUAL "AUTO" OR NOT tandem_cuda_wanted)
+  set(TANDEM_CUDA OFF)
+  message(STATUS "tandem: CPU only (${tandem_cuda_off_because})")
+else()
+  message(FATAL_ERROR "TANDEM_CUDA is ON, but ${tandem_cuda_off_because}. Configure with -DTANDEM_CUDA=OFF.")
+endif()
