@@ -1,0 +1,104 @@
+#include "plan/overhead_history.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "plan/speedup.h"
+#include "support/catch.h"
+#include "tandem/error.h"
+
+using namespace tandem;
+
+namespace {
+
+struct TemporaryFolder {
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "tandem-history-XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path); }
+  std::filesystem::path path;
+};
+
+const OverheadHistory::Key kContextKey{"Some GPU", MemoryPurpose::kContext, 1};
+const OverheadHistory::Key kRanksKey{"Some GPU", MemoryPurpose::kCommunicator, 4};
+
+}  // namespace
+
+TEST_CASE("the history remembers the largest of the last measurements, across objects") {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder.path / "deep" / "overheads.json";
+  OverheadHistory history(file);
+  CHECK_FALSE(history.find(kContextKey));
+  history.record(kContextKey, 700);
+  history.record(kContextKey, 500);
+  history.record(kRanksKey, 9);
+  CHECK(history.find(kContextKey) == 700);
+
+  OverheadHistory other(file);
+  CHECK(other.find(kContextKey) == 700);
+  CHECK(other.find(kRanksKey) == 9);
+  CHECK_FALSE(other.find({"Some GPU", MemoryPurpose::kCommunicator, 2}));
+  CHECK_FALSE(other.find({"Other GPU", MemoryPurpose::kContext, 1}));
+
+  for (size_t i = 0; i < OverheadHistory::kKeptMeasurements; ++i) other.record(kContextKey, 600);
+  CHECK(OverheadHistory(file).find(kContextKey) == 600);  // the 700 is too long ago
+
+  history.record(kRanksKey, 10);  // reads again what the other wrote
+  CHECK(OverheadHistory(file).find(kContextKey) == 600);
+
+  size_t files = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(file.parent_path()))
+    ++files;
+  CHECK(files == 1);  // no temporary file stays behind
+}
+
+TEST_CASE("a damaged history is ignored, and replaced by the next measurement") {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder.path / "overheads.json";
+  const std::string text = GENERATE(
+      as<std::string>{}, "", "{", "[]", "null", R"({"version":2,"overheads":[]})",
+      R"({"version":"1","overheads":[]})", R"({"version":1})",
+      R"({"version":1,"overheads":[{"hardware":"x"}]})",
+      R"({"version":1,"overheads":[{"hardware":"x","purpose":"nonsense","ranks":1,"bytes":[1]}]})",
+      R"({"version":1,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"bytes":[]}]})",
+      R"({"version":1,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"bytes":[-1]}]})",
+      R"({"version":1,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"bytes":[1.5]}]})",
+      "\xff\xfe");
+  CAPTURE(text);
+  std::ofstream(file, std::ios::binary) << text;
+  OverheadHistory history(file);
+  CHECK_FALSE(history.find(kContextKey));
+  history.record(kContextKey, 5);
+  CHECK(OverheadHistory(file).find(kContextKey) == 5);
+}
+
+TEST_CASE("a history that cannot be written goes on in memory") {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path / "file") << "x";
+  OverheadHistory history(folder.path / "file" / "overheads.json");
+  CHECK_NOTHROW(history.record(kContextKey, 5));
+  CHECK(history.find(kContextKey) == 5);
+  OverheadHistory without_file;
+  without_file.record(kContextKey, 6);
+  CHECK(without_file.find(kContextKey) == 6);
+}
+
+TEST_CASE("predicted speed-up follows E / (1 + K b)") {
+  CHECK(expected_round_tokens(0.5, 1) == Approx(1.5));
+  CHECK(expected_round_tokens(0.5, 3) == Approx((1 - 0.0625) / 0.5));
+  CHECK(expected_round_tokens(1.0, 4) == 5.0);
+  CHECK(expected_round_tokens(0.0, 4) == 1.0);
+  CHECK(predicted_speedup(0.5, 3, 0.1) == Approx(1.875 / 1.3));
+
+  const SpeedupPrediction best = best_speedup(0.8, 0.1, 8);
+  for (int drafts = 1; drafts <= 8; ++drafts)
+    CHECK(predicted_speedup(0.8, drafts, 0.1) <= best.speedup);
+  CHECK(best.speedup == predicted_speedup(0.8, best.num_drafts, 0.1));
+  CHECK(best_speedup(0.5, 0.9, 8).num_drafts == 1);
+  CHECK(best_speedup(0.5, 0.9, 8).speedup < 1);
+  CHECK(best_speedup(0.5, 0.0, 8).num_drafts == 8);  // a draft that costs nothing always helps
+}
