@@ -62,8 +62,8 @@ class Backend {
 
   // The forward
   // ----------------------------------------------------------------------------------------------------
-  /// hidden[r] = row tokens[r] of the table; ids outside [0, rows) give a zero row.      hidden
-  /// (rows, d) f32
+  /// hidden[r] = row tokens[r] - first_row of the table; ids that it does not hold give a zero row.
+  ///                                                                          hidden (rows, d) f32
   virtual void embed(const Rows& rows, const WeightView& table, TensorView hidden,
                      Stream& stream) = 0;
   /// out = x / sqrt(mean(x^2) + eps) * weight                         x (rows, d) f32, weight (d)

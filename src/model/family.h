@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,15 +31,16 @@ struct TensorNames {
 
 /// What tells one model family from another. The forward reads nothing else about a family.
 struct FamilyFacts {
-  std::string_view architecture;  ///< as config.json's "architectures" names it
-  std::string_view model_type;    ///< as config.json's "model_type" names it
+  std::string_view architecture;            ///< as config.json's "architectures" names it
+  std::string_view model_type;              ///< as config.json's "model_type" names it
   BiasRule qkv_bias = BiasRule::kNever;     ///< kAsConfigured: "attention_bias"
   BiasRule output_bias = BiasRule::kNever;  ///< kAsConfigured: "attention_bias"
   BiasRule mlp_bias = BiasRule::kNever;     ///< kAsConfigured: "mlp_bias"
   bool qk_norm = false;
+  int default_head_dim = 0;  ///< where config.json names none; 0: hidden_size / num_attention_heads
   /// "sliding_window" is in force unless null; otherwise only with "use_sliding_window": true.
   bool window_by_default = false;
-  TensorNames names;
+  TensorNames names = {};
 };
 
 /// Every family that can be run. The table lives as long as the program.

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,21 +11,20 @@
 #include "model/language_model.h"
 #include "model/model_config.h"
 #include "model/model_memory.h"
+#include "model/model_weights.h"
 #include "model/shard.h"
 #include "model/weight_source.h"
 
 namespace tandem {
 
-/// Called while weights are loaded, after each tensor: bytes on the device so far, and in all.
-using LoadProgress = std::function<void(uint64_t done_bytes, uint64_t total_bytes)>;
-
-/// The decoder-only transformer of every family (Vaswani et al. 2017; RMS norm, rotary positions, gated MLP, grouped
-/// queries), or the part of it that one rank holds. The only forward there is.
+/// The decoder-only transformer of every family (Vaswani et al. 2017; RMS norm, rotary positions,
+/// gated MLP, grouped queries), or the part of it that one rank holds. The only forward there is.
 ///
-/// Owns four arenas on the device (weights, cache, activations, logits) whose sizes model_memory.h computes.
-/// With Split::kTensor every rank of the communicator calls `forward` with equal rows, and rank 0 gets the logits. With
-/// Split::kLayer the hidden state comes from rank - 1 and goes to rank + 1, and the rank with the head gets the logits.
-/// Other ranks get an empty view.
+/// Owns four arenas on the device (weights, cache, activations, logits) whose sizes model_memory.h
+/// computes. Ranks that share a model all call `forward`: the leader (ModelShard::leader) with the
+/// rows and gets the logits; the others with the count alone, receive the rows from the leader and
+/// get an empty view. With Split::kTensor partial sums are added up twice a layer; with
+/// Split::kLayer the hidden state comes from rank - 1 and goes to rank + 1.
 class Transformer final : public LanguageModel {
  public:
   struct Options {
@@ -36,13 +34,16 @@ class Transformer final : public LanguageModel {
     LoadProgress progress;       ///< may be empty
   };
 
-  /// Checks every tensor against the config before anything is allocated, then loads tensor by tensor.
+  /// Checks every tensor against the config before anything is allocated, then loads tensor by
+  /// tensor.
   /// @param source       needed during construction only
-  /// @param communicator of the ranks that share the model; null with Split::kNone. Must outlive the model, as `backend`
-  /// @throws ModelError for tensors that are missing or contradict config.json; MemoryError; UsageError for limits beyond
+  /// @param communicator of the ranks that share the model; null with Split::kNone. Must outlive
+  /// the model, as `backend`
+  /// @throws ModelError for tensors that are missing or contradict config.json; MemoryError;
+  /// UsageError for limits beyond
   ///         the model's
-  Transformer(const ModelConfig& config, const ModelShard& shard, WeightSource& source, Backend& backend,
-              const Options& options, Communicator* communicator = nullptr);
+  Transformer(const ModelConfig& config, const ModelShard& shard, WeightSource& source,
+              Backend& backend, const Options& options, Communicator* communicator = nullptr);
 
   Backend& backend() override { return backend_; }
   int vocab_size() const override { return config_.vocab_size; }
@@ -60,24 +61,12 @@ class Transformer final : public LanguageModel {
   const ModelConfig& config() const { return config_; }
   const ModelShard& shard() const { return shard_; }
   const KvCache& cache() const { return *cache_; }
-  uint64_t weights_bytes() const { return weights_.bytes(); }      ///< of the arena
-  uint64_t kv_bytes() const { return kv_.bytes(); }                ///< of the arena
-  uint64_t activation_bytes() const { return activations_.bytes(); }  ///< of the arena
-  uint64_t logits_bytes() const { return logits_.bytes(); }        ///< of the arena
+  uint64_t weights_bytes() const { return weights_arena_.bytes(); }         ///< of the arena
+  uint64_t kv_bytes() const { return kv_arena_.bytes(); }                   ///< of the arena
+  uint64_t activation_bytes() const { return activations_arena_.bytes(); }  ///< of the arena
+  uint64_t logits_bytes() const { return logits_arena_.bytes(); }           ///< of the arena
 
  private:
-  struct Layer {
-    int index = 0;  ///< in the model
-    TensorView attention_norm;
-    TensorView mlp_norm;
-    TensorView q_norm;  ///< empty without q/k norm
-    TensorView k_norm;
-    WeightView qkv;
-    WeightView output;
-    WeightView gate_up;
-    WeightView down;
-  };
-
   /// The work buffers of a pass, cut to its rows.
   struct Buffers {
     TensorView hidden;     ///< (rows, hidden) f32, the residual stream
@@ -90,31 +79,31 @@ class Transformer final : public LanguageModel {
     Buffers first(int rows) const;
   };
 
-  void load(WeightSource& source, const FormatOf& formats, const LoadProgress& progress, Stream& stream);
   void allocate_buffers();
-  void run_layer(const Layer& layer, const Rows& rows, const Buffers& b, Stream& stream);
-  void project(TensorView x, const WeightView& weight, const Buffers& b, Stream& stream);
-  TensorView run_head(const Buffers& b, int first_row, int rows, Stream& stream);
+  void check_pass(const Rows& rows, int first_logits_row) const;
+  Rows share_rows(const Rows& rows, Stream& stream);
+  void embed(const Rows& rows, const Buffers& b, Stream& stream);
+  void run_layer(const LayerWeights& w, const Rows& rows, const Buffers& b, Stream& stream);
+  void add_projection(TensorView x, const WeightView& weight, const Buffers& b, Stream& stream);
+  TensorView run_head(const Buffers& b, int first_row, int count, Stream& stream);
+  void gather_logits(TensorView own, Stream& stream);
 
   ModelConfig config_;
   ModelShard shard_;
   Backend& backend_;
   Communicator* communicator_;
   ModelLimits limits_;
-  Arena weights_;
-  Arena kv_;
-  Arena activations_;
-  Arena logits_;
+  Arena weights_arena_;
+  Arena kv_arena_;
+  Arena activations_arena_;
+  Arena logits_arena_;
   std::unique_ptr<KvCache> cache_;
-  std::vector<Layer> layers_;
-  WeightView embedding_;
-  WeightView head_;
-  TensorView final_norm_;
-  TensorView inv_freq_;  ///< (head_dim / 2) f32
+  ModelWeights weights_;
   Buffers buffers_;
-  TensorView shard_logits_;     ///< (logits_rows, vocabulary rows of this rank) f32
-  TensorView gathered_logits_;  ///< (ranks, logits_rows, most vocabulary rows of a rank), tensor split only
-  TensorView full_logits_;      ///< (logits_rows, vocab) f32
+  TensorView shared_rows_;   ///< (4 * max_rows) i32: what the leader broadcasts; several ranks only
+  TensorView shard_logits_;  ///< (logits_rows * this rank's vocabulary) f32, tensor split only
+  TensorView received_logits_;  ///< the same of another rank, on the leader
+  TensorView logits_;           ///< (logits_rows, vocab) f32, on the leader
 };
 
 }  // namespace tandem

@@ -17,7 +17,8 @@ struct TensorInfo {
   std::string file;  ///< what messages call the file that holds it
 };
 
-/// Where weights come from: a checkpoint on disk, or one computed from another. One thread at a time.
+/// Where weights come from: a checkpoint on disk, or one computed from another. One thread at a
+/// time.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
@@ -30,12 +31,15 @@ class WeightSource {
   /// The tensor's elements, valid until `done_with`. A 1-D tensor (n) is one row of n columns.
   /// @throws ModelError as `info`, and when the tensor is no matrix or vector
   virtual HostMatrix tensor(std::string_view tensor) = 0;
-  /// The elements are not needed soon; their host memory may be given back. `tensor` may still be called again.
+  /// The elements are not needed soon; their host memory may be given back. `tensor` may still be
+  /// called again.
   virtual void done_with(std::string_view tensor) = 0;
 };
 
-/// Opens the safetensors files of a folder: model.safetensors, or the shards of model.safetensors.index.json.
-/// @throws ModelError of one line: no such file, damaged header, offsets out of range or overlapping, truncated file
+/// Opens the safetensors files of a folder: model.safetensors, or the shards of
+/// model.safetensors.index.json.
+/// @throws ModelError of one line: no such file, damaged header, offsets out of range or
+/// overlapping, truncated file
 std::unique_ptr<WeightSource> open_weights(const std::filesystem::path& folder);
 
 }  // namespace tandem

@@ -1,0 +1,74 @@
+#include "model/model_memory.h"
+
+#include "core/memory.h"
+
+namespace tandem {
+
+KvCacheSize ModelLimits::kv_size() const {
+  KvCacheSize size{.max_positions = max_positions, .max_sequences = max_sequences, .pages = pages};
+  if (size.pages == 0) size.pages = size.full_pages();
+  return size;
+}
+
+DType activation_dtype(DeviceKind kind) {
+  return kind == DeviceKind::kCpu ? DType::kF32 : DType::kBF16;
+}
+
+DType kv_dtype(DeviceKind kind) { return kind == DeviceKind::kCpu ? DType::kF32 : DType::kBF16; }
+
+uint64_t kv_bytes(const ModelConfig& config, const ModelShard& shard, const ModelLimits& limits,
+                  DeviceKind kind) {
+  return KvCache::bytes(config, shard, limits.kv_size(), kv_dtype(kind));
+}
+
+BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
+                           const ModelLimits& limits) {
+  const int64_t rows = limits.max_rows;
+  const int64_t head_dim = config.head_dim;
+  BufferShapes shapes;
+  shapes.hidden = {rows, config.hidden_size};
+  shapes.normed = {rows, config.hidden_size};
+  shapes.qkv = {rows, (shard.heads.size() + 2 * shard.kv_heads.size()) * head_dim};
+  shapes.mixed = {rows, shard.heads.size() * head_dim};
+  shapes.gated = {rows, shard.mlp.size()};
+  shapes.angles = {rows, head_dim};
+  shapes.projected = {shard.split == Split::kTensor ? rows : 0, config.hidden_size};
+  shapes.shared_rows = {shard.world_size > 1 ? kRowFields * rows : 0};
+
+  const int64_t logits_rows = shard.has_head ? limits.logits_rows() : 0;
+  const bool tensor = shard.split == Split::kTensor;
+  // The first rank's share of the vocabulary is the largest.
+  const int64_t share = ModelShard::vocab_share(config.vocab_size, 0, shard.world_size).size();
+  shapes.logits = {shard.is_leader() ? logits_rows : 0, config.vocab_size};
+  shapes.shard_logits = {tensor ? logits_rows * shard.vocab.size() : 0};
+  shapes.received_logits = {tensor && shard.is_leader() ? logits_rows * share : 0};
+  return shapes;
+}
+
+uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
+                          const ModelLimits& limits, DeviceKind kind) {
+  const BufferShapes shapes = buffer_shapes(config, shard, limits);
+  const DType activation = activation_dtype(kind);
+  return ArenaSize()
+      .add(DType::kF32, shapes.hidden)
+      .add(activation, shapes.normed)
+      .add(activation, shapes.qkv)
+      .add(activation, shapes.mixed)
+      .add(activation, shapes.gated)
+      .add(DType::kF32, shapes.angles)
+      .add(DType::kF32, shapes.projected)
+      .add(DType::kI32, shapes.shared_rows)
+      .bytes();
+}
+
+uint64_t logits_bytes(const ModelConfig& config, const ModelShard& shard,
+                      const ModelLimits& limits) {
+  const BufferShapes shapes = buffer_shapes(config, shard, limits);
+  return ArenaSize()
+      .add(DType::kF32, shapes.logits)
+      .add(DType::kF32, shapes.shard_logits)
+      .add(DType::kF32, shapes.received_logits)
+      .bytes();
+}
+
+}  // namespace tandem

@@ -1,0 +1,274 @@
+#include "model/model_weights.h"
+
+#include <cmath>
+#include <numbers>
+#include <string>
+
+#include "tandem/error.h"
+
+namespace tandem {
+namespace {
+
+/// One checkpoint matrix, and the window of it that a rank holds.
+struct Part {
+  std::string tensor;  ///< without ".weight"; the bias is beside it
+  Range rows;
+  Range cols;
+};
+
+/// A weight on the device: the parts it is fused from.
+struct Fused {
+  std::vector<Part> parts;
+  bool paired = false;
+  bool has_bias = false;
+};
+
+Range scaled(const Range& range, int64_t factor) {
+  return {range.begin * factor, range.end * factor};
+}
+
+/// The fused weights of one layer, in the order in which they lie in the arena.
+struct LayerParts {
+  Fused qkv, output, gate_up, down;
+
+  LayerParts(const ModelConfig& config, const ModelShard& shard, int layer) {
+    const TensorNames& names = config.family->names;
+    const Range hidden = {0, config.hidden_size};
+    const Range queries = scaled(shard.heads, config.head_dim);
+    const Range keys = scaled(shard.kv_heads, config.head_dim);
+    // With a tensor split the partial sums of all ranks are added; only one of them may contain the
+    // bias.
+    const bool adds_bias = shard.split != Split::kTensor || shard.rank == 0;
+    qkv = {{{layer_tensor(names.query, layer), queries, hidden},
+            {layer_tensor(names.key, layer), keys, hidden},
+            {layer_tensor(names.value, layer), keys, hidden}},
+           false,
+           config.qkv_bias};
+    output = {{{layer_tensor(names.output, layer), hidden, queries}},
+              false,
+              config.output_bias && adds_bias};
+    gate_up = {{{layer_tensor(names.gate, layer), shard.mlp, hidden},
+                {layer_tensor(names.up, layer), shard.mlp, hidden}},
+               true,
+               config.mlp_bias};
+    down = {{{layer_tensor(names.down, layer), hidden, shard.mlp}},
+            false,
+            config.mlp_bias && adds_bias};
+  }
+};
+
+/// The embedding and the head are named with their ".weight".
+Fused vocabulary_matrix(std::string_view tensor, const ModelConfig& config,
+                        const ModelShard& shard) {
+  constexpr std::string_view kWeight = ".weight";
+  std::string name(tensor.substr(0, tensor.size() - kWeight.size()));
+  return {{{std::move(name), shard.vocab, {0, config.hidden_size}}}, false, false};
+}
+
+bool needs_embedding(const ModelConfig& config, const ModelShard& shard) {
+  return shard.has_embedding || (shard.has_head && config.tie_word_embeddings);
+}
+
+bool needs_separate_head(const ModelConfig& config, const ModelShard& shard) {
+  return shard.has_head && !config.tie_word_embeddings;
+}
+
+WeightSpec spec_of(const Fused& fused, const FormatOf& formats) {
+  WeightSpec spec;
+  spec.cols = fused.parts.front().cols.size();
+  spec.paired = fused.paired;
+  spec.has_bias = fused.has_bias;
+  for (const Part& part : fused.parts)
+    spec.segments.push_back({part.rows.size(), formats(part.tensor + ".weight")});
+  return spec;
+}
+
+WeightFormat format_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return WeightFormat::kF32;
+    case DType::kF16:
+      return WeightFormat::kF16;
+    default:
+      return WeightFormat::kBF16;
+  }
+}
+
+float element(const HostMatrix& matrix, int64_t index) {
+  switch (matrix.dtype) {
+    case DType::kF32:
+      return static_cast<const float*>(matrix.data)[index];
+    case DType::kF16:
+      return f16_to_float(static_cast<const uint16_t*>(matrix.data)[index]);
+    default:
+      return bf16_to_float(static_cast<const uint16_t*>(matrix.data)[index]);
+  }
+}
+
+HostMatrix window(const HostMatrix& matrix, const Range& rows, const Range& cols) {
+  HostMatrix part = matrix;
+  const auto offset =
+      static_cast<size_t>(rows.begin * matrix.row_stride + cols.begin) * size_of(matrix.dtype);
+  part.data = static_cast<const std::byte*>(matrix.data) + offset;
+  part.rows = rows.size();
+  part.cols = cols.size();
+  return part;
+}
+
+/// Carries what every load needs; lives for one `load_weights`.
+class Loader {
+ public:
+  Loader(const FormatOf& formats, WeightSource& source, Backend& backend, Arena& arena,
+         const LoadProgress& progress, Stream& stream)
+      : formats_(formats),
+        source_(source),
+        backend_(backend),
+        arena_(arena),
+        progress_(progress),
+        stream_(stream) {}
+
+  WeightView matrix(const Fused& fused) {
+    const WeightSpec spec = spec_of(fused, formats_);
+    std::vector<HostMatrix> segments;
+    std::vector<float> bias;
+    for (const Part& part : fused.parts) {
+      segments.push_back(window(source_.tensor(part.tensor + ".weight"), part.rows, part.cols));
+      if (fused.has_bias) append(part.tensor + ".bias", part.rows, bias);
+    }
+    void* const destination = arena_.take_bytes(packed_weight_bytes(backend_.device().kind, spec));
+    const WeightView view = backend_.load_weight(spec, segments, bias, destination, stream_);
+    stream_.synchronize();  // the copy reads host memory that is given back now
+    for (const Part& part : fused.parts) source_.done_with(part.tensor + ".weight");
+    report();
+    return view;
+  }
+
+  TensorView vector(std::string_view name, int64_t size) {
+    std::vector<float> values;
+    append(std::string(name), {0, size}, values);
+    return floats(values);
+  }
+
+  TensorView floats(const std::vector<float>& values) {
+    const TensorView view = arena_.take(DType::kF32, {static_cast<int64_t>(values.size())});
+    backend_.copy_to_device(view.data(), values.data(), view.bytes(), stream_);
+    stream_.synchronize();
+    report();
+    return view;
+  }
+
+ private:
+  void append(const std::string& name, const Range& range, std::vector<float>& values) {
+    const HostMatrix vector = source_.tensor(name);
+    for (int64_t i = range.begin; i < range.end; ++i) values.push_back(element(vector, i));
+    source_.done_with(name);
+  }
+
+  void report() const {
+    if (progress_) progress_(arena_.used_bytes(), arena_.bytes());
+  }
+
+  const FormatOf& formats_;
+  WeightSource& source_;
+  Backend& backend_;
+  Arena& arena_;
+  const LoadProgress& progress_;
+  Stream& stream_;
+};
+
+}  // namespace
+
+FormatOf formats_as_stored(const WeightSource& source) {
+  return [&source](std::string_view tensor) { return format_of(source.info(tensor).dtype); };
+}
+
+FormatOf formats_all(WeightFormat format) {
+  return [format](std::string_view) { return format; };
+}
+
+uint64_t weights_bytes(const ModelConfig& config, const ModelShard& shard, const FormatOf& formats,
+                       DeviceKind kind) {
+  ArenaSize total;
+  const auto add = [&](const Fused& fused) {
+    total.add_bytes(packed_weight_bytes(kind, spec_of(fused, formats)));
+  };
+  for (auto layer = static_cast<int>(shard.layers.begin); layer < shard.layers.end; ++layer) {
+    const LayerParts parts(config, shard, layer);
+    total.add(DType::kF32, {config.hidden_size}).add(DType::kF32, {config.hidden_size});
+    if (config.qk_norm)
+      total.add(DType::kF32, {config.head_dim}).add(DType::kF32, {config.head_dim});
+    add(parts.qkv);
+    add(parts.output);
+    add(parts.gate_up);
+    add(parts.down);
+  }
+  const TensorNames& names = config.family->names;
+  if (needs_embedding(config, shard)) add(vocabulary_matrix(names.embedding, config, shard));
+  if (needs_separate_head(config, shard)) add(vocabulary_matrix(names.head, config, shard));
+  if (shard.has_head) total.add(DType::kF32, {config.hidden_size});
+  return total.add(DType::kF32, {config.head_dim / 2}).bytes();
+}
+
+ModelWeights load_weights(const ModelConfig& config, const ModelShard& shard,
+                          const FormatOf& formats, WeightSource& source, Backend& backend,
+                          Arena& arena, const LoadProgress& progress, Stream& stream) {
+  const TensorNames& names = config.family->names;
+  Loader load(formats, source, backend, arena, progress, stream);
+  ModelWeights weights;
+  for (auto layer = static_cast<int>(shard.layers.begin); layer < shard.layers.end; ++layer) {
+    const LayerParts parts(config, shard, layer);
+    LayerWeights w;
+    w.index = layer;
+    w.attention_norm = load.vector(layer_tensor(names.attention_norm, layer), config.hidden_size);
+    w.mlp_norm = load.vector(layer_tensor(names.mlp_norm, layer), config.hidden_size);
+    if (config.qk_norm) {
+      w.q_norm = load.vector(layer_tensor(names.query_norm, layer), config.head_dim);
+      w.k_norm = load.vector(layer_tensor(names.key_norm, layer), config.head_dim);
+    }
+    w.qkv = load.matrix(parts.qkv);
+    w.output = load.matrix(parts.output);
+    w.gate_up = load.matrix(parts.gate_up);
+    w.down = load.matrix(parts.down);
+    weights.layers.push_back(w);
+  }
+  if (needs_embedding(config, shard)) {
+    weights.embedding = load.matrix(vocabulary_matrix(names.embedding, config, shard));
+    weights.embedding.first_row = shard.vocab.begin;
+  }
+  if (needs_separate_head(config, shard)) {
+    weights.head = load.matrix(vocabulary_matrix(names.head, config, shard));
+  } else if (shard.has_head) {
+    weights.head = weights.embedding;
+  }
+  if (shard.has_head) weights.final_norm = load.vector(names.final_norm, config.hidden_size);
+  weights.inv_freq = load.floats(rope_frequencies(config.rope, config.head_dim));
+  return weights;
+}
+
+std::vector<float> rope_frequencies(const RopeConfig& rope, int head_dim) {
+  constexpr float kFullTurn = 2.0f * std::numbers::pi_v<float>;
+  const auto theta = static_cast<float>(rope.theta);
+  const auto factor = static_cast<float>(rope.factor);
+  const auto low = static_cast<float>(rope.low_freq_factor),
+             high = static_cast<float>(rope.high_freq_factor);
+  const auto original = static_cast<float>(rope.original_max_position_embeddings);
+  std::vector<float> frequencies;
+  for (int i = 0; i < head_dim; i += 2) {
+    const float frequency =
+        1.0f / std::pow(theta, static_cast<float>(i) / static_cast<float>(head_dim));
+    const float wavelength = kFullTurn / frequency;
+    if (rope.kind == RopeConfig::Kind::kDefault) {
+      frequencies.push_back(frequency);
+    } else if (rope.kind == RopeConfig::Kind::kLinear || wavelength > original / low) {
+      frequencies.push_back(frequency / factor);
+    } else if (wavelength < original / high) {
+      frequencies.push_back(frequency);
+    } else {
+      const float smooth = (original / wavelength - low) / (high - low);
+      frequencies.push_back((1.0f - smooth) * frequency / factor + smooth * frequency);
+    }
+  }
+  return frequencies;
+}
+
+}  // namespace tandem

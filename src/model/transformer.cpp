@@ -1,0 +1,226 @@
+#include "model/transformer.h"
+
+#include <utility>
+
+#include "tandem/error.h"
+
+namespace tandem {
+namespace {
+
+/// Checks what can be checked before anything is allocated.
+void check_limits(const ModelConfig& config, const ModelShard& shard, const ModelLimits& limits,
+                  const Backend& backend, const Communicator* communicator) {
+  shard.validate(config);
+  if (limits.max_positions < 1 || limits.max_positions > config.max_position_embeddings) {
+    throw UsageError(config.source + ": a context of " + std::to_string(limits.max_positions) +
+                     " tokens was asked for; the model allows 1 to " +
+                     std::to_string(config.max_position_embeddings));
+  }
+  if (limits.max_rows < 1 || limits.max_sequences < 1 || limits.pages < 0 ||
+      limits.max_logits_rows < 0 || limits.max_logits_rows > limits.max_rows) {
+    throw ShapeError(
+        "model limits: rows, sequences and pages must be positive, logits rows at most the rows");
+  }
+  if ((communicator == nullptr ? 1 : communicator->size()) != shard.world_size ||
+      (communicator == nullptr ? 0 : communicator->rank()) != shard.rank) {
+    throw ShapeError("model shard: rank " + std::to_string(shard.rank) + " of " +
+                     std::to_string(shard.world_size) + " does not fit its communicator");
+  }
+  if (size_of(backend.activation_dtype()) != size_of(activation_dtype(backend.device().kind)) ||
+      size_of(backend.kv_dtype()) != size_of(kv_dtype(backend.device().kind))) {
+    throw ShapeError("backend " + backend.description() +
+                     " has other element sizes than memory is planned for");
+  }
+}
+
+}  // namespace
+
+Transformer::Transformer(const ModelConfig& config, const ModelShard& shard, WeightSource& source,
+                         Backend& backend, const Options& options, Communicator* communicator)
+    : config_(config),
+      shard_(shard),
+      backend_(backend),
+      communicator_(communicator),
+      limits_(options.limits) {
+  check_limits(config, shard, limits_, backend, communicator);
+  check_weights(config, shard, source);
+  const FormatOf formats = options.formats ? options.formats : formats_as_stored(source);
+  const DeviceKind kind = backend.device().kind;
+  MemoryResource& memory = backend.memory();
+  weights_arena_ =
+      Arena(memory, tandem::weights_bytes(config, shard, formats, kind), options.role + " weights");
+  kv_arena_ =
+      Arena(memory, tandem::kv_bytes(config, shard, limits_, kind), options.role + " KV cache");
+  activations_arena_ = Arena(memory, tandem::activation_bytes(config, shard, limits_, kind),
+                             options.role + " activations");
+  logits_arena_ =
+      Arena(memory, tandem::logits_bytes(config, shard, limits_), options.role + " logits");
+  allocate_buffers();
+
+  const std::unique_ptr<Stream> stream = backend.make_stream();
+  cache_ = std::make_unique<KvCache>(config, shard, limits_.kv_size(), backend, kv_arena_, *stream);
+  weights_ = load_weights(config, shard, formats, source, backend, weights_arena_, options.progress,
+                          *stream);
+  stream->synchronize();
+}
+
+void Transformer::allocate_buffers() {
+  const BufferShapes shapes = buffer_shapes(config_, shard_, limits_);
+  const DType activation = backend_.activation_dtype();
+  buffers_.hidden = activations_arena_.take(DType::kF32, shapes.hidden);
+  buffers_.normed = activations_arena_.take(activation, shapes.normed);
+  buffers_.qkv = activations_arena_.take(activation, shapes.qkv);
+  buffers_.mixed = activations_arena_.take(activation, shapes.mixed);
+  buffers_.gated = activations_arena_.take(activation, shapes.gated);
+  buffers_.angles = activations_arena_.take(DType::kF32, shapes.angles);
+  buffers_.projected = activations_arena_.take(DType::kF32, shapes.projected);
+  shared_rows_ = activations_arena_.take(DType::kI32, shapes.shared_rows);
+  logits_ = logits_arena_.take(DType::kF32, shapes.logits);
+  shard_logits_ = logits_arena_.take(DType::kF32, shapes.shard_logits);
+  received_logits_ = logits_arena_.take(DType::kF32, shapes.received_logits);
+}
+
+Transformer::Buffers Transformer::Buffers::first(int rows) const {
+  const TensorView summed = projected.count() > 0 ? projected.rows(0, rows) : TensorView();
+  return {hidden.rows(0, rows), normed.rows(0, rows), qkv.rows(0, rows),
+          mixed.rows(0, rows),  gated.rows(0, rows),  summed,
+          angles.rows(0, rows)};
+}
+
+void Transformer::reserve(int sequence, int tokens, Stream& stream) {
+  cache_->reserve(sequence, tokens, stream);
+}
+
+void Transformer::truncate(int sequence, int tokens, Stream&) {
+  cache_->truncate(sequence, tokens);
+}
+
+void Transformer::fork(int from, int to, int tokens, Stream& stream) {
+  cache_->fork(from, to, tokens, stream);
+}
+
+void Transformer::check_pass(const Rows& rows, int first_logits_row) const {
+  if (rows.count < 1 || rows.count > limits_.max_rows) {
+    throw ShapeError("forward: " + std::to_string(rows.count) +
+                     " rows; this model was planned for 1 to " + std::to_string(limits_.max_rows));
+  }
+  if (first_logits_row < 0 || first_logits_row > rows.count) {
+    throw ShapeError("forward: logits from row " + std::to_string(first_logits_row) + " of " +
+                     std::to_string(rows.count));
+  }
+  if (rows.count - first_logits_row > limits_.logits_rows()) {
+    throw ShapeError("forward: logits of " + std::to_string(rows.count - first_logits_row) +
+                     " rows; this model was planned for " + std::to_string(limits_.logits_rows()));
+  }
+}
+
+TensorView Transformer::forward(const Rows& given, int first_logits_row, Stream& stream) {
+  check_pass(given, first_logits_row);
+  const Rows rows = share_rows(given, stream);
+  const Buffers b = buffers_.first(rows.count);
+  embed(rows, b, stream);                                           // (rows, hidden)
+  backend_.rope_angles(rows, weights_.inv_freq, b.angles, stream);  // (rows, head_dim)
+  for (const LayerWeights& layer : weights_.layers) run_layer(layer, rows, b, stream);
+  if (!shard_.has_head) {
+    communicator_->send(b.hidden, shard_.rank + 1, stream);
+    return {};
+  }
+  return run_head(b, first_logits_row, rows.count - first_logits_row,
+                  stream);  // (rows - first, vocab)
+}
+
+void Transformer::run_layer(const LayerWeights& w, const Rows& rows, const Buffers& b,
+                            Stream& stream) {
+  const int heads = static_cast<int>(shard_.heads.size());
+  const float eps = config_.rms_norm_eps;
+  const KvLayerView& cache = cache_->layer(w.index);
+
+  backend_.rms_norm(b.hidden, w.attention_norm, eps, b.normed, stream);  // (rows, hidden)
+  backend_.matmul(b.normed, w.qkv, Epilogue::kStore, b.qkv,
+                  stream);  // (rows, (heads + 2 kv_heads) * head_dim)
+  backend_.rope_and_append(rows, b.qkv, b.angles, w.q_norm, w.k_norm, eps, heads, cache, stream);
+  backend_.attention(rows, b.qkv, heads, config_.attention_scale, cache, b.mixed,
+                     stream);                    // (rows, heads * head_dim)
+  add_projection(b.mixed, w.output, b, stream);  // (rows, hidden)
+
+  backend_.rms_norm(b.hidden, w.mlp_norm, eps, b.normed, stream);              // (rows, hidden)
+  backend_.matmul(b.normed, w.gate_up, Epilogue::kSiluGate, b.gated, stream);  // (rows, mlp)
+  add_projection(b.gated, w.down, b, stream);                                  // (rows, hidden)
+}
+
+void Transformer::add_projection(TensorView x, const WeightView& weight, const Buffers& b,
+                                 Stream& stream) {
+  if (shard_.split != Split::kTensor) {
+    backend_.matmul(x, weight, Epilogue::kAdd, b.hidden, stream);
+    return;
+  }
+  backend_.matmul(x, weight, Epilogue::kStore, b.projected, stream);
+  communicator_->all_reduce_sum(b.projected, stream);
+  backend_.add(b.projected, b.hidden, stream);
+}
+
+void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
+  if (!shard_.has_embedding) {
+    communicator_->recv(b.hidden, shard_.rank - 1, stream);
+    return;
+  }
+  backend_.embed(rows, weights_.embedding, b.hidden, stream);
+  // A rank that does not hold a token's row contributes zeros.
+  if (shard_.split == Split::kTensor) communicator_->all_reduce_sum(b.hidden, stream);
+}
+
+TensorView Transformer::run_head(const Buffers& b, int first_row, int count, Stream& stream) {
+  if (count == 0) return {};
+  const TensorView normed = b.normed.rows(0, count);
+  backend_.rms_norm(b.hidden.rows(first_row, count), weights_.final_norm, config_.rms_norm_eps,
+                    normed, stream);
+  if (shard_.split != Split::kTensor) {
+    const TensorView logits = logits_.rows(0, count);
+    backend_.matmul(normed, weights_.head, Epilogue::kStore, logits, stream);
+    return logits;
+  }
+  const int64_t share = shard_.vocab.size();
+  const TensorView logits = shard_logits_.rows(0, count * share).reshaped({count, share});
+  backend_.matmul(normed, weights_.head, Epilogue::kStore, logits, stream);
+  if (!shard_.is_leader()) {
+    communicator_->send(logits, shard_.leader(), stream);
+    return {};
+  }
+  gather_logits(logits, stream);
+  return logits_.rows(0, count);
+}
+
+void Transformer::gather_logits(TensorView own, Stream& stream) {
+  const int64_t count = own.dim(0);
+  for (int rank = 0; rank < shard_.world_size; ++rank) {
+    const Range share = ModelShard::vocab_share(config_.vocab_size, rank, shard_.world_size);
+    TensorView part = own;
+    if (rank != shard_.rank) {
+      part = received_logits_.rows(0, count * share.size()).reshaped({count, share.size()});
+      communicator_->recv(part, rank, stream);
+    }
+    for (int64_t row = 0; row < count; ++row) {
+      float* const target = logits_.as<float>() + row * config_.vocab_size + share.begin;
+      const TensorView source = part.rows(row, 1);
+      backend_.copy(target, source.data(), source.bytes(), stream);
+    }
+  }
+}
+
+Rows Transformer::share_rows(const Rows& given, Stream& stream) {
+  if (shard_.world_size == 1) return given;
+  const int64_t count = given.count;
+  Rows shared{given.count, shared_rows_.rows(0, count), shared_rows_.rows(count, count),
+              shared_rows_.rows(2 * count, count), shared_rows_.rows(3 * count, count)};
+  if (shard_.is_leader()) {
+    const auto bytes = static_cast<size_t>(count) * sizeof(int32_t);
+    backend_.copy(shared.tokens.data(), given.tokens.data(), bytes, stream);
+    backend_.copy(shared.positions.data(), given.positions.data(), bytes, stream);
+    backend_.copy(shared.slots.data(), given.slots.data(), bytes, stream);
+    backend_.copy(shared.sequences.data(), given.sequences.data(), bytes, stream);
+  }
+  communicator_->broadcast(shared_rows_.rows(0, kRowFields * count), shard_.leader(), stream);
+  return shared;
+}
+
+}  // namespace tandem

@@ -1,0 +1,156 @@
+#include "model/weight_source.h"
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "core/mapped_file.h"
+#include "model/safetensors.h"
+#include "tandem/error.h"
+
+namespace tandem {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr const char* kSingleFile = "model.safetensors";
+constexpr const char* kIndexFile = "model.safetensors.index.json";
+
+/// The safetensors files of a folder, memory-mapped.
+class SafetensorsSource final : public WeightSource {
+ public:
+  explicit SafetensorsSource(const std::filesystem::path& folder) : folder_(folder) {
+    std::error_code ignored;
+    if (std::filesystem::exists(folder / kSingleFile, ignored)) {
+      const size_t file = open(folder / kSingleFile);
+      for (const auto& [name, entry] : files_[file].header)
+        tensors_.emplace(name, Location{file, &entry});
+    } else if (std::filesystem::exists(folder / kIndexFile, ignored)) {
+      open_index(folder / kIndexFile);
+    } else {
+      throw ModelError(folder.string() + ": holds neither " + kSingleFile + " nor " + kIndexFile +
+                       "; convert the checkpoint to safetensors");
+    }
+  }
+
+  std::string name() const override { return folder_.string(); }
+
+  bool has(std::string_view tensor) const override {
+    return tensors_.find(tensor) != tensors_.end();
+  }
+
+  TensorInfo info(std::string_view tensor) const override {
+    const Location& at = find(tensor);
+    const std::string file = files_[at.file].map.path().string();
+    const SafetensorsEntry& entry = *at.entry;
+    if (!entry.dtype) {
+      throw ModelError(file + ": tensor '" + std::string(tensor) + "' has elements of type " +
+                       entry.dtype_name + "; F32, F16 and BF16 can be read");
+    }
+    TensorInfo info{*entry.dtype, {}, file};
+    switch (entry.shape.size()) {
+      case 1:
+        info.shape = {entry.shape[0]};
+        break;
+      case 2:
+        info.shape = {entry.shape[0], entry.shape[1]};
+        break;
+      default:
+        throw ModelError(file + ": tensor '" + std::string(tensor) + "' has " +
+                         std::to_string(entry.shape.size()) +
+                         " dimensions; a vector or a matrix is expected");
+    }
+    return info;
+  }
+
+  HostMatrix tensor(std::string_view name) override {
+    const TensorInfo described = info(name);
+    const Location& at = find(name);
+    const bool vector = described.shape.rank() == 1;
+    HostMatrix matrix;
+    matrix.data = files_[at.file].map.bytes().data() + at.entry->begin;
+    matrix.dtype = described.dtype;
+    matrix.rows = vector ? 1 : described.shape[0];
+    matrix.cols = vector ? described.shape[0] : described.shape[1];
+    matrix.row_stride = matrix.cols;
+    return matrix;
+  }
+
+  void done_with(std::string_view tensor) override {
+    const Location& at = find(tensor);
+    files_[at.file].map.discard(at.entry->begin, at.entry->end - at.entry->begin);
+  }
+
+ private:
+  struct File {
+    MappedFile map;
+    SafetensorsHeader header;
+  };
+  struct Location {
+    size_t file = 0;
+    const SafetensorsEntry* entry = nullptr;  ///< in the file's header, whose nodes do not move
+  };
+
+  size_t open(const std::filesystem::path& path) {
+    File file{MappedFile(path), {}};
+    file.header = parse_safetensors(file.map.bytes(), path.string());
+    files_.push_back(std::move(file));
+    return files_.size() - 1;
+  }
+
+  void open_index(const std::filesystem::path& path) {
+    const std::string source = path.string();
+    Json index;
+    try {
+      index = Json::parse(read_text_file(path));
+    } catch (const Json::exception& error) {
+      throw ModelError(source + ": not valid JSON: " + error.what());
+    }
+    const auto map = index.is_object() ? index.find("weight_map") : index.end();
+    if (map == index.end() || !map->is_object() || map->empty()) {
+      throw ModelError(source +
+                       ": \"weight_map\" is missing or no object of tensor and file names");
+    }
+    std::map<std::string, size_t> opened;
+    for (const auto& [tensor, file] : map->items()) {
+      if (!file.is_string())
+        throw ModelError(source + ": \"weight_map\" gives no file name for '" + tensor + "'");
+      const std::string name = file.get<std::string>();
+      // Shards lie beside their index; anything else would let a checkpoint read other files.
+      if (name.empty() || std::filesystem::path(name).filename() != name || name == "." ||
+          name == "..") {
+        throw ModelError(source + ": \"weight_map\" names the file \"" + name +
+                         "\", which is not in the model's folder");
+      }
+      auto found = opened.find(name);
+      if (found == opened.end()) found = opened.emplace(name, open(folder_ / name)).first;
+      const auto entry = files_[found->second].header.find(tensor);
+      if (entry == files_[found->second].header.end()) {
+        throw ModelError(source + ": tensor '" + tensor + "' is said to be in " + name +
+                         ", which does not hold it");
+      }
+      tensors_.emplace(tensor, Location{found->second, &entry->second});
+    }
+  }
+
+  const Location& find(std::string_view tensor) const {
+    const auto found = tensors_.find(tensor);
+    if (found == tensors_.end()) {
+      throw ModelError(folder_.string() + ": the checkpoint has no tensor '" + std::string(tensor) +
+                       "'; config.json describes another model, or a shard is missing");
+    }
+    return found->second;
+  }
+
+  std::filesystem::path folder_;
+  std::vector<File> files_;
+  std::map<std::string, Location, std::less<>> tensors_;
+};
+
+}  // namespace
+
+std::unique_ptr<WeightSource> open_weights(const std::filesystem::path& folder) {
+  return std::make_unique<SafetensorsSource>(folder);
+}
+
+}  // namespace tandem
