@@ -7,11 +7,13 @@
 
 namespace tandem {
 
-/// One rank's end of a group of devices. Every rank calls the same operations in the same order with the same shapes.
-/// Operations are ordered by the stream and may return before they are done; views must stay valid until then.
-/// Sums add in rank order, so every rank gets the same bits and a repetition gives them again.
-/// One thread at a time per rank; `abort` may be called from any thread.
-/// @throws DeviceError once the group was aborted or a peer failed; ShapeError when views do not fit together
+/// One rank's end of a group of devices. Every rank calls the same operations in the same order
+/// with the same shapes. Operations are ordered by the stream and may return before they are done;
+/// views must stay valid until then. Sums add in rank order, so every rank gets the same bits and a
+/// repetition gives them again. One thread at a time per rank; `abort` may be called from any
+/// thread.
+/// @throws DeviceError once the group was aborted or a peer failed; ShapeError when views do not
+/// fit together
 class Communicator {
  public:
   virtual ~Communicator() = default;

@@ -15,6 +15,8 @@ class LanguageModel {
   virtual int vocab_size() const = 0;  ///< columns of the logits
   virtual int max_positions() const = 0;  ///< the context this model was planned for
   virtual int max_rows() const = 0;       ///< rows of one pass at most (a prefill chunk)
+  /// Rows of one pass at most whose logits can be asked for.
+  virtual int max_logits_rows() const { return max_rows(); }
 
   /// Makes positions [0, tokens) of the sequence writable. Host-side bookkeeping; call before
   /// launching a round.

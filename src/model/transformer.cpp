@@ -125,23 +125,21 @@ TensorView Transformer::forward(const Rows& given, int first_logits_row, Stream&
     communicator_->send(b.hidden, shard_.rank + 1, stream);
     return {};
   }
-  return run_head(b, first_logits_row, rows.count - first_logits_row,
-                  stream);  // (rows - first, vocab)
+  return run_head(b, first_logits_row, stream);  // (rows - first, vocab)
 }
 
 void Transformer::run_layer(const LayerWeights& w, const Rows& rows, const Buffers& b,
                             Stream& stream) {
   const int heads = static_cast<int>(shard_.heads.size());
-  const float eps = config_.rms_norm_eps;
+  const float eps = config_.rms_norm_eps, scale = config_.attention_scale;
   const KvLayerView& cache = cache_->layer(w.index);
 
+  // The shape of each result stands behind it; w.qkv gives q, k and v side by side.
   backend_.rms_norm(b.hidden, w.attention_norm, eps, b.normed, stream);  // (rows, hidden)
-  backend_.matmul(b.normed, w.qkv, Epilogue::kStore, b.qkv,
-                  stream);  // (rows, (heads + 2 kv_heads) * head_dim)
+  backend_.matmul(b.normed, w.qkv, Epilogue::kStore, b.qkv, stream);     // (rows, q + k + v)
   backend_.rope_and_append(rows, b.qkv, b.angles, w.q_norm, w.k_norm, eps, heads, cache, stream);
-  backend_.attention(rows, b.qkv, heads, config_.attention_scale, cache, b.mixed,
-                     stream);                    // (rows, heads * head_dim)
-  add_projection(b.mixed, w.output, b, stream);  // (rows, hidden)
+  backend_.attention(rows, b.qkv, heads, scale, cache, b.mixed, stream);  // (rows, q)
+  add_projection(b.mixed, w.output, b, stream);                           // (rows, hidden)
 
   backend_.rms_norm(b.hidden, w.mlp_norm, eps, b.normed, stream);              // (rows, hidden)
   backend_.matmul(b.normed, w.gate_up, Epilogue::kSiluGate, b.gated, stream);  // (rows, mlp)
@@ -169,7 +167,8 @@ void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
   if (shard_.split == Split::kTensor) communicator_->all_reduce_sum(b.hidden, stream);
 }
 
-TensorView Transformer::run_head(const Buffers& b, int first_row, int count, Stream& stream) {
+TensorView Transformer::run_head(const Buffers& b, int first_row, Stream& stream) {
+  const int64_t count = b.hidden.dim(0) - first_row;
   if (count == 0) return {};
   const TensorView normed = b.normed.rows(0, count);
   backend_.rms_norm(b.hidden.rows(first_row, count), weights_.final_norm, config_.rms_norm_eps,

@@ -49,7 +49,7 @@ class Transformer final : public LanguageModel {
   int vocab_size() const override { return config_.vocab_size; }
   int max_positions() const override { return limits_.max_positions; }
   int max_rows() const override { return limits_.max_rows; }
-  int max_logits_rows() const { return limits_.logits_rows(); }
+  int max_logits_rows() const override { return limits_.logits_rows(); }
 
   void reserve(int sequence, int tokens, Stream& stream) override;
   void truncate(int sequence, int tokens, Stream& stream) override;
@@ -85,7 +85,7 @@ class Transformer final : public LanguageModel {
   void embed(const Rows& rows, const Buffers& b, Stream& stream);
   void run_layer(const LayerWeights& w, const Rows& rows, const Buffers& b, Stream& stream);
   void add_projection(TensorView x, const WeightView& weight, const Buffers& b, Stream& stream);
-  TensorView run_head(const Buffers& b, int first_row, int count, Stream& stream);
+  TensorView run_head(const Buffers& b, int first_row, Stream& stream);
   void gather_logits(TensorView own, Stream& stream);
 
   ModelConfig config_;
