@@ -1,0 +1,54 @@
+#include "support/model_runner.h"
+
+#include <algorithm>
+
+namespace tandem::test {
+namespace {
+
+constexpr int kFields = 4;  // tokens, positions, slots, sequences
+
+}  // namespace
+
+ModelRunner::ModelRunner(LanguageModel& model)
+    : model_(model),
+      stream_(model.backend().make_stream()),
+      arena_(model.backend().memory(), ArenaSize().add(DType::kI32, {kFields * model.max_rows()}).bytes(), "test rows"),
+      fields_(arena_.take(DType::kI32, {kFields * model.max_rows()})) {}
+
+std::vector<float> ModelRunner::run(std::span<const int32_t> tokens, int first, int sequence) {
+  Backend& backend = model_.backend();
+  const auto count = static_cast<int64_t>(tokens.size());
+  std::vector<int32_t> host(tokens.begin(), tokens.end());
+  for (int field = 1; field <= 2; ++field) {
+    for (int i = 0; i < count; ++i) host.push_back(first + i);
+  }
+  host.insert(host.end(), tokens.size(), sequence);
+  model_.reserve(sequence, first + static_cast<int>(count), *stream_);
+  backend.copy_to_device(fields_.data(), host.data(), host.size() * sizeof(int32_t), *stream_);
+  const Rows rows{static_cast<int>(count), fields_.rows(0, count), fields_.rows(count, count),
+                  fields_.rows(2 * count, count), fields_.rows(3 * count, count)};
+  const TensorView view = model_.forward(rows, 0, *stream_);
+  std::vector<float> logits(static_cast<size_t>(view.count()));
+  backend.copy_to_host(logits.data(), view.data(), view.bytes(), *stream_);
+  stream_->synchronize();
+  return logits;
+}
+
+std::vector<int32_t> ModelRunner::greedy(std::span<const int32_t> prompt, int count) {
+  const auto vocab = static_cast<size_t>(model_.vocab_size());
+  model_.truncate(0, 0, *stream_);
+  std::vector<int32_t> tokens;
+  std::vector<float> logits = run(prompt, 0);
+  int position = static_cast<int>(prompt.size());
+  while (static_cast<int>(tokens.size()) < count) {
+    tokens.push_back(argmax(std::span(logits).last(vocab)));
+    if (static_cast<int>(tokens.size()) < count) logits = run(std::span(tokens).last(1), position++);
+  }
+  return tokens;
+}
+
+int32_t argmax(std::span<const float> values) {
+  return static_cast<int32_t>(std::max_element(values.begin(), values.end()) - values.begin());
+}
+
+}  // namespace tandem::test

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/language_model.h"
+
+namespace tandem::test {
+
+/// Runs chains of tokens through a LanguageModel as a decoding loop would, with logits copied to the host.
+class ModelRunner {
+ public:
+  explicit ModelRunner(LanguageModel& model);
+
+  /// Runs the tokens at positions `first`, `first` + 1, … of a sequence, reserving what they need.
+  /// @return (tokens, vocab) logits of all of them
+  std::vector<float> run(std::span<const int32_t> tokens, int first, int sequence = 0);
+
+  /// The greedy continuation of a prompt, one row at a time after the prompt.
+  std::vector<int32_t> greedy(std::span<const int32_t> prompt, int count);
+
+  LanguageModel& model() { return model_; }
+  Stream& stream() { return *stream_; }
+
+ private:
+  LanguageModel& model_;
+  std::unique_ptr<Stream> stream_;
+  Arena arena_;
+  TensorView fields_;
+};
+
+/// The index of the largest value, the first of equals.
+int32_t argmax(std::span<const float> values);
+
+}  // namespace tandem::test
