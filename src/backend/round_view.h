@@ -4,6 +4,9 @@
 
 namespace tandem {
 
+/// No round has more drafts than this (DESIGN 8).
+inline constexpr int kMaxSpeculativeTokens = 15;
+
 /// The fixed-address device buffers of one round, as the ops see them. S sequences lead every
 /// buffer (S = 1 is a case); K_max is `max_drafts`, V the main model's vocabulary. Owned by
 /// spec/RoundState.
@@ -55,6 +58,7 @@ struct SamplingTransform {
   bool has_penalties() const {
     return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;
   }
+  bool operator==(const SamplingTransform&) const = default;
 };
 
 /// How `Backend::accept` decides (DESIGN 5).

@@ -14,9 +14,20 @@ struct DecodeRule {
   enum class Kind : uint8_t { kGreedy, kRejection, kBlock, kCoupled };
   Kind kind = Kind::kGreedy;
   SamplingTransform transform;
+  bool operator==(const DecodeRule&) const = default;
 };
 
-/// Proposes tokens. One file per drafter. Lives on the main model's leading device.
+/// What a drafter is asked for in one round, known to the host when the round is launched.
+struct DraftRequest {
+  int length = 0;      ///< of the main cache: the last token belongs at this position
+  int num_drafts = 0;  ///< at least 1, at most `Drafter::capacity`
+  int uncached = 0;    ///< rounds without drafts since the last call: how far a draft's cache lies
+                       ///< behind besides the usual row
+};
+
+/// Proposes tokens. One file per drafter. Lives on the main model's leading device. Whatever it
+/// proposes, the text stays exact: a proposal may depend on all that was committed and drafted.
+/// One thread at a time.
 class Drafter {
  public:
   virtual ~Drafter() = default;
@@ -25,16 +36,17 @@ class Drafter {
   /// one, holds the prompt but for its last token.
   virtual void start(std::span<const int32_t> prompt, const DecodeRule& rule, Stream& stream) = 0;
 
+  /// Goes back to where the last `start` ended, for another completion of the same prompt.
+  virtual void restart(const DecodeRule& rule) = 0;
+
   /// How many tokens it can propose in a round that begins at `length`, at most `wanted`; 0 beyond
-  /// its context.
+  /// its context. May know better than `draft`'s caller that there is nothing to propose.
   virtual int capacity(int length, int wanted) const = 0;
 
   /// Proposes up to `num_drafts` tokens into `round.drafts` (and `round.draft_probs`, unless every
   /// proposal is certain) and returns how many. A drafter that works on the device always returns
-  /// `num_drafts`.
-  /// @param uncached rounds with no draft since the last call: how far its cache lies behind
-  /// besides the usual row
-  virtual int draft(const RoundView& round, int num_drafts, int uncached, Stream& stream) = 0;
+  /// `num_drafts`. `round` is the same from one `start` or `restart` to the next.
+  virtual int draft(const RoundView& round, const DraftRequest& request, Stream& stream) = 0;
 
   /// True when drafts come without probabilities (n-gram): q is one-hot.
   virtual bool is_certain() const = 0;

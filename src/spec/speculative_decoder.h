@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/language_model.h"
+#include "spec/draft_length.h"
 #include "spec/drafter.h"
 #include "spec/round_state.h"
 
@@ -41,24 +42,37 @@ struct RoundResult {
 /// its distribution never does. One thread at a time.
 class SpeculativeDecoder {
  public:
-  /// @param drafter may be null: plain decoding
-  SpeculativeDecoder(LanguageModel& main, std::unique_ptr<Drafter> drafter, int max_drafts);
+  /// Bytes of device memory that the constructor takes beside the models and the drafter; pure
+  /// arithmetic, for plans.
+  static uint64_t bytes(const RoundShape& shape) { return RoundState::bytes(shape); }
+  /// The shape of the rounds that a decoder made with these arguments has.
+  static RoundShape round_shape(const LanguageModel& main, const Drafter* drafter, int max_drafts);
+
+  /// Uses the main model's sequence 0.
+  /// @param drafter    may be null: plain decoding
+  /// @param max_drafts 0 … kMaxSpeculativeTokens
+  /// @param policy     chooses K for each round; null: what the request asks for (FixedLength)
+  /// @throws ShapeError when the model's passes are too narrow for max_drafts + 1 rows
+  SpeculativeDecoder(LanguageModel& main, std::unique_ptr<Drafter> drafter, int max_drafts,
+                     std::unique_ptr<DraftLengthPolicy> policy = nullptr);
   ~SpeculativeDecoder();
 
   /// Takes in a prompt of at least one token: runs all but the last one through both models in
-  /// chunks that do not depend on the drafter. @throws UsageError when the prompt leaves no room
-  /// for a token
+  /// chunks that do not depend on the drafter.
+  /// @throws UsageError when the prompt is empty, holds an id that the main model lacks or leaves
+  /// no room for a token, or when more than kMaxTopLogprobs log-probabilities are asked for
   void start(std::span<const int32_t> prompt, const DecodeSettings& settings);
   /// Starts another completion of the same prompt with another seed, without running the prompt
-  /// again.
+  /// again. @throws UsageError when there was no `start`, or as it does
   void restart(const DecodeSettings& settings);
 
   /// One round that yields at most `max_tokens` (>= 1) tokens. The first round yields the first
-  /// token of the text.
-  /// @throws UsageError when the context is full
-  RoundResult round(int max_tokens);
+  /// token of the text. The result is valid until the next call.
+  /// @throws UsageError when the context is full, max_tokens < 1 or nothing was started
+  const RoundResult& round(int max_tokens);
 
-  /// Positions that are left: round may be called while this is > 0.
+  /// Tokens that the context still has room for: round may be called while this is > 0. Prompt and
+  /// output together fill at most the main model's max_positions.
   int remaining_positions() const;
 
  private:

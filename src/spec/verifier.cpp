@@ -1,0 +1,60 @@
+#include "spec/verifier.h"
+
+#include <string>
+
+#include "tandem/error.h"
+
+namespace tandem {
+
+Verifier::Verifier(LanguageModel& main, RoundState& state, int sequence)
+    : main_(main), state_(state), sequence_(sequence) {}
+
+void Verifier::start(const DecodeRule& rule, int top_logprobs) {
+  if (rule == rule_ && top_logprobs == top_logprobs_) return;
+  rule_ = rule;
+  top_logprobs_ = top_logprobs;
+  for (auto& graph : graphs_) graph.reset();
+}
+
+void Verifier::verify(int num_drafts, Stream& stream) {
+  auto& graph = graphs_[static_cast<size_t>(num_drafts)];
+  if (graph == nullptr) {
+    graph =
+        main_.backend().capture(stream, [this, num_drafts, &stream] { run(num_drafts, stream); });
+  }
+  graph->launch(stream);
+}
+
+void Verifier::run(int num_drafts, Stream& stream) {
+  Backend& backend = main_.backend();
+  const RoundView& round = state_.view();
+  const Rows rows = state_.rows().rows(num_drafts + 1);
+  backend.round_rows(round, 0, sequence_, rows, stream);
+  const TensorView logits = main_.forward(rows, 0, stream);  // (K + 1, V)
+  backend.accept(round, choose(num_drafts, logits, stream), num_drafts, stream);
+  if (top_logprobs_ >= 0) {
+    const auto& to = state_.logprobs();
+    backend.log_probabilities(logits, round.output, top_logprobs_, to.logprobs, to.top_ids,
+                              to.top_logprobs, to.logsumexp, stream);
+  }
+  backend.commit(round, stream);
+}
+
+AcceptRule Verifier::choose(int num_drafts, TensorView logits, Stream& stream) {
+  Backend& backend = main_.backend();
+  const RoundView& round = state_.view();
+  constexpr int kPrefix = 0;     // row 0 sees committed tokens alone
+  constexpr int kNextToken = 1;  // row r draws the token at length + 1 + r
+  if (rule_.kind == DecodeRule::Kind::kGreedy) {
+    backend.argmax(round, logits, rule_.transform, kPrefix, nullptr, round.main_tokens, stream);
+    return AcceptRule::kExact;
+  }
+  const TensorView probs = state_.main_probs(num_drafts);
+  backend.distribution(round, logits, rule_.transform, kPrefix, nullptr, probs, stream);
+  if (rule_.kind == DecodeRule::Kind::kRejection && num_drafts > 0) return AcceptRule::kRejection;
+  if (rule_.kind == DecodeRule::Kind::kBlock && num_drafts > 0) return AcceptRule::kBlock;
+  backend.gumbel_argmax(round, probs, kNextToken, round.main_tokens, stream);
+  return AcceptRule::kExact;
+}
+
+}  // namespace tandem

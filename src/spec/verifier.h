@@ -1,0 +1,44 @@
+#pragma once
+
+#include <array>
+#include <memory>
+
+#include "model/language_model.h"
+#include "spec/drafter.h"
+#include "spec/round_state.h"
+
+namespace tandem {
+
+/// Decides how many draft tokens stand and which token follows them (DESIGN 5).
+///
+/// Lossless: what it commits follows the main model's distribution after the transforms, for any
+/// drafter (Leviathan et al. 2022; Chen et al. 2023; Sun et al. 2024), and is the main model's own
+/// greedy or seeded choice for `greedy` and `coupled`. A round without drafts draws with
+/// `coupled`'s noise, so that plain decoding gives one text per seed whatever the rule.
+/// One thread at a time.
+class Verifier {
+ public:
+  /// Borrows both. @throws ShapeError when the model's passes are too narrow for the state's rounds
+  Verifier(LanguageModel& main, RoundState& state, int sequence);
+
+  /// A new text under this rule. @param top_logprobs >= 0: log-probabilities of each token and of
+  /// this many most likely ones; -1: none
+  void start(const DecodeRule& rule, int top_logprobs);
+
+  /// Steps 2 to 4 of DESIGN 3: the main model's pass over the last token and the drafts, then
+  /// acceptance, then the commit. Captured once per number of drafts and replayed.
+  void verify(int num_drafts, Stream& stream);
+
+ private:
+  void run(int num_drafts, Stream& stream);
+  AcceptRule choose(int num_drafts, TensorView logits, Stream& stream);
+
+  LanguageModel& main_;
+  RoundState& state_;
+  int sequence_;
+  DecodeRule rule_;
+  int top_logprobs_ = -1;
+  std::array<std::unique_ptr<Graph>, kMaxSpeculativeTokens + 1> graphs_;
+};
+
+}  // namespace tandem
