@@ -18,6 +18,9 @@ install(FILES ${PROJECT_BINARY_DIR}/tandemConfig.cmake ${PROJECT_BINARY_DIR}/tan
         DESTINATION ${TANDEM_CMAKE_DIR})
 
 if(TARGET tandem_cli)
+  if(NOT TANDEM_IS_STATIC)
+    set_target_properties(tandem_cli PROPERTIES INSTALL_RPATH $ORIGIN/../${CMAKE_INSTALL_LIBDIR})
+  endif()
   install(TARGETS tandem_cli)
 endif()
 install(DIRECTORY configs DESTINATION ${TANDEM_DATA_DIR})
