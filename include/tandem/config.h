@@ -15,13 +15,12 @@ namespace tandem {
 struct Config {
   struct Main {
     std::filesystem::path model;  ///< Hugging Face folder
-    std::string devices =
-        "auto";  ///< "auto", or a comma-separated list: "cuda:0,cuda:1", "cpu:0=64MiB"
+    /// "auto", or a comma-separated list: "cuda:0,cuda:1", "cpu:0=64MiB"
+    std::string devices = "auto";
     std::string split = "auto";         ///< "auto", "layer", "tensor"
     std::string dtype = "auto";         ///< "auto" (as stored), "bfloat16", "float16", "float32"
     std::string quantization = "none";  ///< "none", "fp8", "int4"
-    std::optional<int>
-        max_model_len;  ///< none: "auto", the model's own limit or the largest that fits
+    std::optional<int> max_model_len;   ///< none: "auto", the model's own limit or what fits
   } main;
 
   struct Draft {
@@ -43,8 +42,9 @@ struct Config {
 
   struct Memory {
     uint64_t reserve_bytes = 256ull << 20;  ///< left free on every device
+    std::optional<uint64_t> limit_bytes;    ///< of each device, use at most this much
+    /// Keys such as "cuda:0"; for the devices they name, these win over the sizes above.
     std::map<std::string, uint64_t> reserve_bytes_by_device;
-    std::optional<uint64_t> limit_bytes;  ///< of each device, use at most this much
     std::map<std::string, uint64_t> limit_bytes_by_device;
   } memory;
 
@@ -54,18 +54,21 @@ struct Config {
 
   SamplingParams sampling;
 
-  int cpu_threads = 0;  ///< 0: every core the process may use. Not part of the file.
+  int cpu_threads = 0;            ///< 0: every core the process may use. Not part of the file.
+  std::string source = "config";  ///< what messages call this configuration. Not part of the file.
 
-  /// Reads a file. Relative model paths are relative to the file's folder, then to the working
-  /// directory.
+  /// Reads a file and checks every value for itself; how they fit together is checked by
+  /// `validate`, so that a program may override some before. Relative model paths are relative to
+  /// the file's folder, then to the working directory.
   /// @throws ConfigError with file, key and remedy: unknown key (names the nearest), wrong type,
-  /// value out of range
+  /// value out of range, a key that stands twice, text that is not JSON (with line and column)
   static Config from_file(const std::filesystem::path& path);
   /// @param folder what relative model paths are relative to first
   /// @param name   what messages call the text
   static Config from_json(std::string_view text, const std::filesystem::path& folder,
                           std::string_view name = "config");
-  /// Checks values and combinations; `from_file` has done so. @throws ConfigError
+  /// Checks the values and how they fit together; `Engine::from_config` calls it.
+  /// @throws ConfigError
   void validate() const;
   /// The file that would give this configuration.
   std::string to_json() const;

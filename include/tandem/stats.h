@@ -32,6 +32,11 @@ struct Stats {
   /// (tokens - 1) / decode_seconds; 0 for fewer than two tokens.
   double tokens_per_second() const;
 
+  /// Counts one round: `drafted` tokens were proposed, `kept_drafts` of them became part of the
+  /// output.
+  void add_round(int drafted, int kept_drafts, double round_draft_seconds,
+                 double round_verify_seconds);
+  /// Adds the counts and times of another completion.
   Stats& operator+=(const Stats& other);
 };
 
