@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/device.h"
+#include "core/size.h"
+#include "plan/overhead_history.h"
+
+namespace tandem {
+
+/// Memory on one device that no formula gives.
+struct Overheads {
+  uint64_t context_bytes = 0;       ///< once per process
+  uint64_t workspaces_bytes = 0;    ///< per model
+  uint64_t communicator_bytes = 0;  ///< of a model that several devices share
+  uint64_t graphs_bytes = 0;        ///< per model
+  bool operator==(const Overheads&) const = default;
+};
+
+/// Assumed for a GPU until a run has measured them.
+inline constexpr Overheads kAssumedCudaOverheads{
+    .context_bytes = 512 * kMiB,
+    .workspaces_bytes = 32 * kMiB,
+    .communicator_bytes = 256 * kMiB,
+    .graphs_bytes = 64 * kMiB,
+};
+
+/// What to plan for on a device, for a model that `ranks` devices share: measured, or else assumed.
+/// The CPU backend runs without any of these; its communicator exchanges pointers.
+Overheads expected_overheads(DeviceKind kind, const std::string& hardware, int ranks,
+                             const OverheadHistory& history);
+
+}  // namespace tandem
