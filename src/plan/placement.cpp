@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "tandem/error.h"
 
@@ -44,20 +45,29 @@ void replicate_kv_heads(const ModelConfig& config, std::vector<ModelShard>& shar
   }
 }
 
-/// Each room takes as many layers as leave it `spare` bytes, front to back, and leaves one for each
-/// room behind it.
+/// Whether consecutive runs fit that leave every room `spare` bytes. Filling each room as far as it
+/// goes would not do: layers may differ, and a room must not be left with one that is too large for
+/// it.
 bool fits_with_spare(std::span<const uint64_t> layer_bytes, std::span<const int64_t> rooms,
                      int64_t spare) {
-  size_t next = 0;
-  for (size_t i = 0; i < rooms.size(); ++i) {
-    const size_t end = layer_bytes.size() - (rooms.size() - 1 - i);
-    int64_t left = rooms[i] - spare;
-    const size_t first = next;
-    while (next < end && static_cast<int64_t>(layer_bytes[next]) <= left)
-      left -= static_cast<int64_t>(layer_bytes[next++]);
-    if (next == first) return false;
+  const size_t layers = layer_bytes.size();
+  std::vector<bool> reached(layers + 1,
+                            false);  // [n]: the rooms so far can hold the first n layers
+  reached[0] = true;
+  for (const int64_t room : rooms) {
+    std::vector<bool> next(layers + 1, false);
+    for (size_t begin = 0; begin < layers; ++begin) {
+      if (!reached[begin]) continue;
+      int64_t left = room - spare;
+      for (size_t end = begin + 1; end <= layers; ++end) {
+        left -= static_cast<int64_t>(layer_bytes[end - 1]);
+        if (left < 0) break;
+        next[end] = true;
+      }
+    }
+    reached = std::move(next);
   }
-  return next == layer_bytes.size();
+  return reached[layers];
 }
 
 /// The largest `spare` for which the layers fit.
