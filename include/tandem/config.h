@@ -11,6 +11,14 @@
 
 namespace tandem {
 
+/// The draft's part of Config, outside of it: clang does not default-construct a nested struct that has initialisers
+/// while the enclosing one is incomplete, as std::optional's traits ask it to.
+struct DraftConfig {
+  std::filesystem::path model;
+  std::string device = "auto";
+  std::string quantization = "none";
+};
+
 /// What tandem's JSON configuration says (configs/schema.json). Every field has the file's default.
 struct Config {
   struct Main {
@@ -23,11 +31,7 @@ struct Config {
     std::optional<int> max_model_len;   ///< none: "auto", the model's own limit or what fits
   } main;
 
-  struct Draft {
-    std::filesystem::path model;
-    std::string device = "auto";
-    std::string quantization = "none";
-  };
+  using Draft = DraftConfig;
   std::optional<Draft> draft;
 
   struct Speculation {
