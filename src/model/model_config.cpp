@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "core/mapped_file.h"
+#include "model/json_text.h"
 #include "tandem/error.h"
 
 namespace tandem {
@@ -23,14 +23,6 @@ constexpr int kMaxHeadDim = 1 << 12;
 constexpr int kMaxPositions = 1 << 28;
 constexpr double kDefaultRopeTheta = 10000.0;
 constexpr double kDefaultRmsNormEps = 1e-6;
-constexpr size_t kMaxQuotedValue = 60;
-
-/// A value as a message shows it.
-std::string quoted(const Json& value) {
-  std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
-  if (text.size() > kMaxQuotedValue) text = text.substr(0, kMaxQuotedValue) + "...";
-  return text;
-}
 
 /// A JSON object with typed look-ups whose errors name file and key. A null value counts as absent.
 class Object {
@@ -51,7 +43,7 @@ class Object {
   const Json* object(std::string_view key) const {
     const Json* value = find(key);
     if (value != nullptr && !value->is_object()) {
-      fail(key, "is " + quoted(*value) + "; an object or null is expected");
+      fail(key, "is " + shown(*value) + "; an object or null is expected");
     }
     return value;
   }
@@ -59,11 +51,11 @@ class Object {
   int integer(std::string_view key, const Json& value, int64_t least, int64_t most) const {
     const std::string range = "; an integer from " + std::to_string(least) + " to " +
                               std::to_string(most) + " is expected";
-    if (!value.is_number_integer()) fail(key, "is " + quoted(value) + range);
+    if (!value.is_number_integer()) fail(key, "is " + shown(value) + range);
     const bool too_large =
         value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(most);
     if (too_large || value.get<int64_t>() < least || value.get<int64_t>() > most) {
-      fail(key, "is " + quoted(value) + range);
+      fail(key, "is " + shown(value) + range);
     }
     return static_cast<int>(value.get<int64_t>());
   }
@@ -85,7 +77,7 @@ class Object {
     if (value == nullptr) return fallback;
     const bool good =
         value->is_number() && std::isfinite(value->get<double>()) && value->get<double>() > 0;
-    if (!good) fail(key, "is " + quoted(*value) + "; a number above 0 is expected");
+    if (!good) fail(key, "is " + shown(*value) + "; a number above 0 is expected");
     return value->get<double>();
   }
 
@@ -97,14 +89,14 @@ class Object {
   bool boolean_or(std::string_view key, bool fallback) const {
     const Json* value = find(key);
     if (value == nullptr) return fallback;
-    if (!value->is_boolean()) fail(key, "is " + quoted(*value) + "; true or false is expected");
+    if (!value->is_boolean()) fail(key, "is " + shown(*value) + "; true or false is expected");
     return value->get<bool>();
   }
 
   std::string text_or(std::string_view key, std::string_view fallback) const {
     const Json* value = find(key);
     if (value == nullptr) return std::string(fallback);
-    if (!value->is_string()) fail(key, "is " + quoted(*value) + "; a string is expected");
+    if (!value->is_string()) fail(key, "is " + shown(*value) + "; a string is expected");
     return value->get<std::string>();
   }
 
@@ -113,18 +105,6 @@ class Object {
   std::string source_;
   std::string prefix_;
 };
-
-Json parse_object(std::string_view text, std::string_view name) {
-  Json json;
-  try {
-    json = Json::parse(text);
-  } catch (const Json::exception& error) {
-    throw ModelError(std::string(name) + ": not valid JSON: " + error.what());
-  }
-  if (!json.is_object())
-    throw ModelError(std::string(name) + ": the top level is not a JSON object");
-  return json;
-}
 
 const FamilyFacts& find_family(const Object& object) {
   std::string known;
@@ -140,7 +120,7 @@ const FamilyFacts& find_family(const Object& object) {
     object.fail("architectures", "is missing; known are: " + known);
   }
   if (!architectures->is_array() || architectures->empty()) {
-    object.fail("architectures", "is " + quoted(*architectures) + "; a list of names is expected");
+    object.fail("architectures", "is " + shown(*architectures) + "; a list of names is expected");
   }
   for (const Json& architecture : *architectures) {
     for (const FamilyFacts& family : families()) {
@@ -150,7 +130,7 @@ const FamilyFacts& find_family(const Object& object) {
     }
   }
   object.fail("architectures",
-              "is " + quoted(*architectures) + ", which is not known; known are: " + known);
+              "is " + shown(*architectures) + ", which is not known; known are: " + known);
 }
 
 void refuse_quantised(const Object& object) {
@@ -158,7 +138,7 @@ void refuse_quantised(const Object& object) {
   if (quantisation == nullptr) return;
   std::string method = "unnamed";
   if (quantisation->is_object() && quantisation->contains("quant_method"))
-    method = quoted((*quantisation)["quant_method"]);
+    method = shown((*quantisation)["quant_method"]);
   object.fail("quantization_config", "says that the checkpoint is quantised (method " + method +
                                          "); use the unquantised bf16, f16 or f32 checkpoint");
 }
@@ -171,22 +151,20 @@ RopeConfig parse_rope(const Object& rope, const Object& config) {
       rope.positive_or("rope_theta", config.positive_or("rope_theta", kDefaultRopeTheta));
   const std::string type = rope.text_or("rope_type", rope.text_or("type", "default"));
   if (type == "default") return result;
-  result.factor = rope.required_positive("factor");
-  if (type == "linear") {
-    result.kind = RopeConfig::Kind::kLinear;
-  } else if (type == "llama3") {
-    result.kind = RopeConfig::Kind::kLlama3;
-    result.low_freq_factor = rope.required_positive("low_freq_factor");
-    result.high_freq_factor = rope.required_positive("high_freq_factor");
-    result.original_max_position_embeddings =
-        rope.required_integer("original_max_position_embeddings", kMaxPositions);
-    if (result.high_freq_factor <= result.low_freq_factor) {
-      rope.fail("high_freq_factor", "must be above \"low_freq_factor\"");
-    }
-  } else {
+  if (type != "linear" && type != "llama3") {
     rope.fail(
         "rope_type",
-        "is \"" + type + "\", which is not supported; supported are default, linear and llama3");
+        "is " + shown(type) + ", which is not supported; supported are default, linear and llama3");
+  }
+  result.kind = type == "linear" ? RopeConfig::Kind::kLinear : RopeConfig::Kind::kLlama3;
+  result.factor = rope.required_positive("factor");
+  if (result.kind == RopeConfig::Kind::kLinear) return result;
+  result.low_freq_factor = rope.required_positive("low_freq_factor");
+  result.high_freq_factor = rope.required_positive("high_freq_factor");
+  result.original_max_position_embeddings =
+      rope.required_integer("original_max_position_embeddings", kMaxPositions);
+  if (result.high_freq_factor <= result.low_freq_factor) {
+    rope.fail("high_freq_factor", "must be above \"low_freq_factor\"");
   }
   return result;
 }
@@ -291,8 +269,9 @@ void apply_window(const Object& object, ModelConfig& config) {
 
 void refuse_unsupported(const Object& object) {
   const std::string activation = object.text_or("hidden_act", "silu");
-  if (activation != "silu")
-    object.fail("hidden_act", "is \"" + activation + "\"; only silu is supported");
+  if (activation != "silu") {
+    object.fail("hidden_act", "is " + shown(activation) + "; only silu is supported");
+  }
   if (object.positive_or("partial_rotary_factor", 1.0) != 1.0) {
     object.fail("partial_rotary_factor", "is not 1; rotating a part of the head is not supported");
   }
@@ -302,7 +281,7 @@ void refuse_unsupported(const Object& object) {
 }  // namespace
 
 ModelConfig ModelConfig::from_json(std::string_view text, std::string_view name) {
-  const Json json = parse_object(text, name);
+  const Json json = parse_json_object(text, name);
   ModelConfig config;
   config.source = name;
   const Object object(json, config.source);
@@ -326,7 +305,7 @@ ModelConfig ModelConfig::from_json(std::string_view text, std::string_view name)
 }
 
 void ModelConfig::merge_generation_config(std::string_view text, std::string_view name) {
-  const Json json = parse_object(text, name);
+  const Json json = parse_json_object(text, name);
   read_token_ids(Object(json, std::string(name)), *this);
 }
 

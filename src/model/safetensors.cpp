@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "model/json_text.h"
 #include "tandem/error.h"
 
 namespace tandem {
@@ -15,7 +15,6 @@ using Json = nlohmann::json;
 constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100ull << 20;
 constexpr size_t kMaxTensorRank = 16;
-constexpr size_t kMaxQuotedName = 80;
 constexpr int kBitsPerByte = 8;
 
 struct ElementType {
@@ -48,11 +47,7 @@ constexpr std::array<ElementType, 15> kElementTypes = {{
 
 [[noreturn]] void fail_tensor(std::string_view file, const std::string& tensor,
                               const std::string& problem) {
-  // Names come from the file: keep the message one printable line.
-  std::string shown =
-      Json(tensor.substr(0, kMaxQuotedName)).dump(-1, ' ', true, Json::error_handler_t::replace);
-  shown = "'" + shown.substr(1, shown.size() - 2) + "'";
-  fail(file, "tensor " + shown + " " + problem);
+  fail(file, "tensor " + shown_name(tensor) + " " + problem);
 }
 
 uint64_t header_length(std::span<const std::byte> file, std::string_view name) {
@@ -82,10 +77,12 @@ Json parse_header(std::string_view text, std::string_view name) {
     fail(name, "the header is no JSON object; not a safetensors file");
   std::set<std::string> seen;
   std::string twice;
+  bool is_twice = false;
   const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
     if (event == Json::parse_event_t::key && depth == 1 &&
         !seen.insert(value.get<std::string>()).second) {
       twice = value.get<std::string>();
+      is_twice = true;
     }
     return true;
   };
@@ -93,11 +90,10 @@ Json parse_header(std::string_view text, std::string_view name) {
   try {
     header = Json::parse(text, watch);
   } catch (const Json::exception& error) {
-    fail(name, std::string("the header is not valid JSON: ") + error.what());
+    fail(name, "the header is " + describe(error));
   }
   if (!header.is_object()) fail(name, "the header is no JSON object; not a safetensors file");
-  if (!twice.empty() || seen.size() != header.size())
-    fail_tensor(name, twice, "is named twice in the header");
+  if (is_twice) fail_tensor(name, twice, "is named twice in the header");
   return header;
 }
 

@@ -1,17 +1,15 @@
 #include "model/weight_source.h"
 
 #include <map>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "core/mapped_file.h"
+#include "model/json_text.h"
 #include "model/safetensors.h"
 #include "tandem/error.h"
 
 namespace tandem {
 namespace {
-
-using Json = nlohmann::json;
 
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
@@ -100,13 +98,8 @@ class SafetensorsSource final : public WeightSource {
 
   void open_index(const std::filesystem::path& path) {
     const std::string source = path.string();
-    Json index;
-    try {
-      index = Json::parse(read_text_file(path));
-    } catch (const Json::exception& error) {
-      throw ModelError(source + ": not valid JSON: " + error.what());
-    }
-    const auto map = index.is_object() ? index.find("weight_map") : index.end();
+    const nlohmann::json index = parse_json_object(read_text_file(path), source);
+    const auto map = index.find("weight_map");
     if (map == index.end() || !map->is_object() || map->empty()) {
       throw ModelError(source +
                        ": \"weight_map\" is missing or no object of tensor and file names");
@@ -114,20 +107,20 @@ class SafetensorsSource final : public WeightSource {
     std::map<std::string, size_t> opened;
     for (const auto& [tensor, file] : map->items()) {
       if (!file.is_string())
-        throw ModelError(source + ": \"weight_map\" gives no file name for '" + tensor + "'");
+        throw ModelError(source + ": \"weight_map\" gives no file name for " + shown_name(tensor));
       const std::string name = file.get<std::string>();
       // Shards lie beside their index; anything else would let a checkpoint read other files.
       if (name.empty() || std::filesystem::path(name).filename() != name || name == "." ||
           name == "..") {
-        throw ModelError(source + ": \"weight_map\" names the file \"" + name +
-                         "\", which is not in the model's folder");
+        throw ModelError(source + ": \"weight_map\" names the file " + shown(file) +
+                         ", which is not in the model's folder");
       }
       auto found = opened.find(name);
       if (found == opened.end()) found = opened.emplace(name, open(folder_ / name)).first;
       const auto entry = files_[found->second].header.find(tensor);
       if (entry == files_[found->second].header.end()) {
-        throw ModelError(source + ": tensor '" + tensor + "' is said to be in " + name +
-                         ", which does not hold it");
+        throw ModelError(source + ": tensor " + shown_name(tensor) + " is said to be in " +
+                         shown(file) + ", which does not hold it");
       }
       tensors_.emplace(tensor, Location{found->second, &entry->second});
     }

@@ -12,7 +12,8 @@ constexpr int kFields = 4;  // tokens, positions, slots, sequences
 ModelRunner::ModelRunner(LanguageModel& model)
     : model_(model),
       stream_(model.backend().make_stream()),
-      arena_(model.backend().memory(), ArenaSize().add(DType::kI32, {kFields * model.max_rows()}).bytes(), "test rows"),
+      arena_(model.backend().memory(),
+             ArenaSize().add(DType::kI32, {kFields * model.max_rows()}).bytes(), "test rows"),
       fields_(arena_.take(DType::kI32, {kFields * model.max_rows()})) {}
 
 std::vector<float> ModelRunner::run(std::span<const int32_t> tokens, int first, int sequence) {
@@ -42,7 +43,8 @@ std::vector<int32_t> ModelRunner::greedy(std::span<const int32_t> prompt, int co
   int position = static_cast<int>(prompt.size());
   while (static_cast<int>(tokens.size()) < count) {
     tokens.push_back(argmax(std::span(logits).last(vocab)));
-    if (static_cast<int>(tokens.size()) < count) logits = run(std::span(tokens).last(1), position++);
+    if (static_cast<int>(tokens.size()) < count)
+      logits = run(std::span(tokens).last(1), position++);
   }
   return tokens;
 }

@@ -9,7 +9,8 @@
 
 namespace tandem::test {
 
-/// Runs chains of tokens through a LanguageModel as a decoding loop would, with logits copied to the host.
+/// Runs chains of tokens through a LanguageModel as a decoding loop would, with logits copied to
+/// the host.
 class ModelRunner {
  public:
   explicit ModelRunner(LanguageModel& model);

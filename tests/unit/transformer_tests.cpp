@@ -37,17 +37,20 @@ Agreement compare(LanguageModel& model, const nlohmann::json& reference, double 
   const TokenScores all = score_tokens(model, ids, model.vocab_size());
   for (size_t i = 0; i < ids.size(); ++i, ++result.positions) {
     std::vector<float> by_id(all.top_ids[i].size());
-    for (size_t k = 0; k < by_id.size(); ++k) by_id[static_cast<size_t>(all.top_ids[i][k])] = all.top_logits[i][k];
+    for (size_t k = 0; k < by_id.size(); ++k)
+      by_id[static_cast<size_t>(all.top_ids[i][k])] = all.top_logits[i][k];
     const auto& top_ids = reference["top_ids"][i];
     const auto& top_logits = reference["top_logits"][i];
     for (size_t k = 0; k < top_ids.size(); ++k) {
-      const double difference = std::abs(by_id[top_ids[k].get<size_t>()] - top_logits[k].get<double>());
+      const double difference =
+          std::abs(by_id[top_ids[k].get<size_t>()] - top_logits[k].get<double>());
       result.largest_difference = std::max(result.largest_difference, difference);
     }
     const double difference = std::abs(all.logsumexp[i] - reference["logsumexp"][i].get<double>());
     result.largest_difference = std::max(result.largest_difference, difference);
     const double lead = top_logits[0].get<double>() - top_logits[1].get<double>();
-    if (lead > tolerance && all.top_ids[i][0] != top_ids[0].get<int32_t>()) ++result.top_disagreements;
+    if (lead > tolerance && all.top_ids[i][0] != top_ids[0].get<int32_t>())
+      ++result.top_disagreements;
   }
   return result;
 }
@@ -57,7 +60,8 @@ TEST_CASE("The demonstration models give the reference's logits and greedy text"
   const nlohmann::json reference = read_json(kSource / "tests/data/demo_reference.json");
   const std::string name = GENERATE("main", "draft");
   const std::unique_ptr<Backend> backend = cpu();
-  const auto model = load_model(kSource / "models/demo" / name, *backend, {.max_positions = 512, .max_rows = 48});
+  const auto model =
+      load_model(kSource / "models/demo" / name, *backend, {.max_positions = 512, .max_rows = 48});
   test::ModelRunner runner(*model);
   for (const nlohmann::json& prompt : reference[name]) {
     const Agreement agreement = compare(*model, prompt, kTolerance);
