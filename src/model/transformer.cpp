@@ -99,23 +99,23 @@ void Transformer::fork(int from, int to, int tokens, Stream& stream) {
   cache_->fork(from, to, tokens, stream);
 }
 
-void Transformer::check_pass(const Rows& rows, int first_logits_row) const {
-  if (rows.count < 1 || rows.count > limits_.max_rows) {
-    throw ShapeError("forward: " + std::to_string(rows.count) +
+void Transformer::check_pass(int rows, int first_logits_row) const {
+  if (rows < 1 || rows > limits_.max_rows) {
+    throw ShapeError("forward: " + std::to_string(rows) +
                      " rows; this model was planned for 1 to " + std::to_string(limits_.max_rows));
   }
-  if (first_logits_row < 0 || first_logits_row > rows.count) {
+  if (first_logits_row < 0 || first_logits_row > rows) {
     throw ShapeError("forward: logits from row " + std::to_string(first_logits_row) + " of " +
-                     std::to_string(rows.count));
+                     std::to_string(rows));
   }
-  if (rows.count - first_logits_row > limits_.logits_rows()) {
-    throw ShapeError("forward: logits of " + std::to_string(rows.count - first_logits_row) +
+  if (rows - first_logits_row > limits_.logits_rows()) {
+    throw ShapeError("forward: logits of " + std::to_string(rows - first_logits_row) +
                      " rows; this model was planned for " + std::to_string(limits_.logits_rows()));
   }
 }
 
 TensorView Transformer::forward(const Rows& given, int first_logits_row, Stream& stream) {
-  check_pass(given, first_logits_row);
+  check_pass(given.count, first_logits_row);
   const Rows rows = share_rows(given, stream);
   const Buffers b = buffers_.first(rows.count);
   embed(rows, b, stream);                                           // (rows, hidden)

@@ -57,6 +57,8 @@ class Transformer final : public LanguageModel {
 
   /// @throws ShapeError when rows exceed max_rows, or the rows with logits max_logits_rows
   TensorView forward(const Rows& rows, int first_logits_row, Stream& stream) override;
+  /// What `forward` checks first.
+  void check_pass(int rows, int first_logits_row) const;
 
   const ModelConfig& config() const { return config_; }
   const ModelShard& shard() const { return shard_; }
@@ -80,7 +82,6 @@ class Transformer final : public LanguageModel {
   };
 
   void allocate_buffers();
-  void check_pass(const Rows& rows, int first_logits_row) const;
   Rows share_rows(const Rows& rows, Stream& stream);
   void embed(const Rows& rows, const Buffers& b, Stream& stream);
   void run_layer(const LayerWeights& w, const Rows& rows, const Buffers& b, Stream& stream);

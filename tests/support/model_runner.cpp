@@ -1,6 +1,7 @@
 #include "support/model_runner.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace tandem::test {
 namespace {
@@ -16,19 +17,32 @@ ModelRunner::ModelRunner(LanguageModel& model)
              ArenaSize().add(DType::kI32, {kFields * model.max_rows()}).bytes(), "test rows"),
       fields_(arena_.take(DType::kI32, {kFields * model.max_rows()})) {}
 
-std::vector<float> ModelRunner::run(std::span<const int32_t> tokens, int first, int sequence) {
+std::vector<float> ModelRunner::run(std::span<const int32_t> tokens, int first, int sequence,
+                                    int first_logits_row) {
+  std::vector<int32_t> positions(tokens.size());
+  std::iota(positions.begin(), positions.end(), first);
+  return run_rows({tokens.begin(), tokens.end()}, positions,
+                  std::vector<int32_t>(tokens.size(), sequence), first_logits_row);
+}
+
+std::vector<float> ModelRunner::run_rows(const std::vector<int32_t>& tokens,
+                                         const std::vector<int32_t>& positions,
+                                         const std::vector<int32_t>& sequences,
+                                         int first_logits_row) {
   Backend& backend = model_.backend();
   const auto count = static_cast<int64_t>(tokens.size());
-  std::vector<int32_t> host(tokens.begin(), tokens.end());
-  for (int field = 1; field <= 2; ++field) {
-    for (int i = 0; i < count; ++i) host.push_back(first + i);
+  std::vector<int32_t> host;
+  for (const std::vector<int32_t>* field : {&tokens, &positions, &positions, &sequences}) {
+    host.insert(host.end(), field->begin(), field->end());
   }
-  host.insert(host.end(), tokens.size(), sequence);
-  model_.reserve(sequence, first + static_cast<int>(count), *stream_);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    model_.reserve(sequences[i], positions[i] + 1, *stream_);
+  }
   backend.copy_to_device(fields_.data(), host.data(), host.size() * sizeof(int32_t), *stream_);
   const Rows rows{static_cast<int>(count), fields_.rows(0, count), fields_.rows(count, count),
                   fields_.rows(2 * count, count), fields_.rows(3 * count, count)};
-  const TensorView view = model_.forward(rows, 0, *stream_);
+  const TensorView view = model_.forward(rows, first_logits_row, *stream_);
+  if (view.empty()) return {};
   std::vector<float> logits(static_cast<size_t>(view.count()));
   backend.copy_to_host(logits.data(), view.data(), view.bytes(), *stream_);
   stream_->synchronize();

@@ -16,8 +16,13 @@ class ModelRunner {
   explicit ModelRunner(LanguageModel& model);
 
   /// Runs the tokens at positions `first`, `first` + 1, … of a sequence, reserving what they need.
-  /// @return (tokens, vocab) logits of all of them
-  std::vector<float> run(std::span<const int32_t> tokens, int first, int sequence = 0);
+  /// @return (tokens - first_logits_row, vocab)
+  std::vector<float> run(std::span<const int32_t> tokens, int first, int sequence = 0,
+                         int first_logits_row = 0);
+  /// Runs any rows; slots equal positions.
+  std::vector<float> run_rows(const std::vector<int32_t>& tokens,
+                              const std::vector<int32_t>& positions,
+                              const std::vector<int32_t>& sequences, int first_logits_row);
 
   /// The greedy continuation of a prompt, one row at a time after the prompt.
   std::vector<int32_t> greedy(std::span<const int32_t> prompt, int count);
