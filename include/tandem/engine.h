@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,7 +55,10 @@ struct Request {
   /// ids as they are.
   std::variant<std::string, std::vector<int32_t>> prompt;
   SamplingParams params;
-  int n = 1;       ///< completions, with seeds seed … seed + n - 1
+  int n = 1;  ///< completions, with seeds seed … seed + n - 1
+  /// Draft tokens a round instead of the configuration's, for this request alone; 0 decodes
+  /// plainly. At most `EngineInfo::max_speculative_tokens`.
+  std::optional<int> num_speculative_tokens;
   OnText on_text;  ///< called on the engine's thread; must not call the engine
 };
 
@@ -83,11 +87,19 @@ struct EngineInfo {
   std::string draft_model;
   std::string method;
   std::string device;
-  int max_model_len = 0;
-  int draft_max_model_len = 0;
-  double vocabulary_agreement =
-      1;  ///< share of the main model's ids that mean the same bytes in the draft
+  int max_model_len = 0;           ///< prompt and output together, in tokens
+  int draft_max_model_len = 0;     ///< beyond it decoding goes on without drafts; 0: no draft model
+  int num_speculative_tokens = 0;  ///< K of a request that asks for none
+  int max_speculative_tokens = 0;  ///< the largest K that a request may ask for
+  /// Share of the main model's ids that mean the same bytes in the draft.
+  double vocabulary_agreement = 1;
   std::vector<std::string> warnings;
+};
+
+/// What a program may want to know or decide while an engine is made.
+struct EngineOptions {
+  /// Called while weights are loaded: "draft" or "main", bytes on the device so far and in all.
+  std::function<void(std::string_view model, uint64_t done_bytes, uint64_t total_bytes)> on_load;
 };
 
 /// A draft/main pair, loaded and ready.
@@ -97,18 +109,23 @@ struct EngineInfo {
 /// destructor cancels what is running and waits.
 class Engine {
  public:
+  /// Loads the draft model first, then the main model.
   /// @throws ConfigError, ModelError, MemoryError, DeviceError
-  static std::unique_ptr<Engine> from_config(const std::filesystem::path& path);
-  static std::unique_ptr<Engine> from_config(const Config& config);
+  static std::unique_ptr<Engine> from_config(const std::filesystem::path& path,
+                                             const EngineOptions& options = {});
+  static std::unique_ptr<Engine> from_config(const Config& config,
+                                             const EngineOptions& options = {});
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// Checks and queues. @throws UsageError for what can be seen at once: empty prompt, bad
-  /// parameters, prompt too long
+  /// Checks and queues.
+  /// @throws UsageError for what can be seen at once: empty prompt, invalid UTF-8, prompt that
+  /// leaves no room in the context, token id outside the vocabulary, parameters out of range
   RequestHandle submit(Request request);
 
-  /// submit + wait, for one completion.
+  /// submit + wait, for one completion. The parameters are those given here, whatever
+  /// `config().sampling` says.
   Completion generate(std::string_view prompt, const SamplingParams& params = {},
                       OnText on_text = {});
   Completion generate(std::span<const int32_t> prompt, const SamplingParams& params = {},

@@ -1,0 +1,103 @@
+#include "cli/console.h"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "tandem/error.h"
+
+namespace tandem::cli {
+namespace {
+
+/// Returns to the start of the line and clears it (ECMA-48).
+constexpr const char* kClearLine = "\r\033[K";
+
+std::string read_all(std::istream& stream) {
+  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+bool is_separator(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == ','; }
+
+}  // namespace
+
+std::string one_line(std::string_view text) {
+  std::string line(text);
+  for (char& c : line) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+  }
+  return line;
+}
+
+void print_error(std::string_view message) {
+  std::cerr << "tandem: error: " << one_line(message) << std::endl;
+}
+
+void print_warning(std::string_view message) {
+  std::cerr << "tandem: warning: " << one_line(message) << std::endl;
+}
+
+bool stdout_is_terminal() { return isatty(STDOUT_FILENO) != 0; }
+bool stderr_is_terminal() { return isatty(STDERR_FILENO) != 0; }
+
+std::string read_stdin() { return read_all(std::cin); }
+
+std::string read_input(const std::filesystem::path& path) {
+  if (path == "-") return read_stdin();
+  std::error_code ignored;
+  std::ifstream file(path, std::ios::binary);
+  if (!file || std::filesystem::is_directory(path, ignored)) {
+    throw UsageError(path.string() +
+                     ": cannot be read; give a text file, or '-' for standard input");
+  }
+  return read_all(file);
+}
+
+std::vector<int32_t> parse_ids(std::string_view text, std::string_view what) {
+  const auto trim = [&text](auto&& unwanted) {
+    while (!text.empty() && unwanted(text.front())) text.remove_prefix(1);
+    while (!text.empty() && unwanted(text.back())) text.remove_suffix(1);
+  };
+  trim(is_separator);
+  if (text.starts_with('[') && text.ends_with(']')) {
+    text = text.substr(1, text.size() - 2);
+  }
+  std::vector<int32_t> ids;
+  while (true) {
+    trim(is_separator);
+    if (text.empty()) return ids;
+    int32_t id = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), id);
+    const auto length = static_cast<size_t>(parsed.ptr - text.data());
+    if (parsed.ec != std::errc() || (length < text.size() && !is_separator(text[length]))) {
+      size_t end = 0;
+      while (end < text.size() && !is_separator(text[end])) ++end;
+      throw UsageError(std::string(what) + ": '" + std::string(text.substr(0, end)) +
+                       "' is no token id; give integers, separated by commas or white space");
+    }
+    ids.push_back(id);
+    text.remove_prefix(length);
+  }
+}
+
+LoadProgress::LoadProgress() : enabled_(stderr_is_terminal()) {}
+
+LoadProgress::~LoadProgress() {
+  if (last_percent_ >= 0) std::fputs(kClearLine, stderr);
+}
+
+void LoadProgress::show(std::string_view model, uint64_t done_bytes, uint64_t total_bytes) {
+  if (!enabled_ || total_bytes == 0) return;
+  const int percent =
+      static_cast<int>(100.0 * static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
+  if (percent == last_percent_) return;
+  last_percent_ = percent;
+  std::fprintf(stderr, "%sloading the %.*s model: %d %%", kClearLine,
+               static_cast<int>(model.size()), model.data(), percent);
+  std::fflush(stderr);
+}
+
+}  // namespace tandem::cli

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tandem::cli {
+
+/// `text` on one line: control characters become spaces.
+std::string one_line(std::string_view text);
+
+/// Prints `tandem: error: …` on stderr, on one line.
+void print_error(std::string_view message);
+/// Prints `tandem: warning: …` on stderr, on one line.
+void print_warning(std::string_view message);
+
+bool stdout_is_terminal();
+bool stderr_is_terminal();
+
+/// Everything that stdin holds.
+std::string read_stdin();
+/// A file whole, or stdin for "-". @throws UsageError when it cannot be read
+std::string read_input(const std::filesystem::path& path);
+
+/// Token ids in text: a JSON list, or integers separated by commas and white space.
+/// @throws UsageError that names `what` and the place
+std::vector<int32_t> parse_ids(std::string_view text, std::string_view what);
+
+/// Shows on stderr how far loading is, on one line that disappears. Silent unless stderr is a
+/// terminal.
+class LoadProgress {
+ public:
+  LoadProgress();
+  ~LoadProgress();
+  LoadProgress(const LoadProgress&) = delete;
+  LoadProgress& operator=(const LoadProgress&) = delete;
+  void show(std::string_view model, uint64_t done_bytes, uint64_t total_bytes);
+
+ private:
+  bool enabled_;
+  int last_percent_ = -1;
+};
+
+}  // namespace tandem::cli

@@ -1,0 +1,141 @@
+#include <algorithm>
+#include <atomic>
+#include <fstream>
+#include <iostream>
+#include <memory>
+
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "cli/generate_options.h"
+#include "cli/generate_output.h"
+#include "cli/interrupt.h"
+#include "tandem/engine.h"
+
+namespace tandem::cli {
+namespace {
+
+/// Enough to touch every weight of both models and to start the threads.
+constexpr int kWarmUpTokens = 16;
+
+class Generation {
+ public:
+  explicit Generation(const GenerateOptions& options) : options_(options) {}
+
+  int run() {
+    const Config config = options_.make_config();
+    request_.prompt = options_.read_prompt();
+    request_.params = config.sampling;
+    request_.n = options_.n;
+    open_output();
+    load(config);
+    if (options_.baseline) decode_plainly();
+    const std::vector<Completion> completions = decode();
+    if (options_.baseline && !interrupted_) comparison_ = compare(plain_, completions);
+    report(config, completions);
+    return static_cast<int>(interrupted_ ? ExitCode::kRuntime : ExitCode::kOk);
+  }
+
+ private:
+  /// Before anything slow: a file that cannot be written should not cost a load.
+  void open_output() {
+    if (!options_.output) return;
+    file_.open(*options_.output, std::ios::binary | std::ios::trunc);
+    if (!file_) {
+      throw UsageError(*options_.output +
+                       ": cannot be written; does the folder exist, and may you write there?");
+    }
+  }
+
+  void load(const Config& config) {
+    LoadProgress progress;
+    EngineOptions options;
+    options.on_load = [&](std::string_view model, uint64_t done, uint64_t total) {
+      progress.show(model, done, total);
+    };
+    engine_ = Engine::from_config(config, options);
+    for (const std::string& warning : engine_->info().warnings) print_warning(warning);
+  }
+
+  /// Submits and waits; Ctrl-C cancels.
+  std::vector<Completion> wait_for(Request request) {
+    RequestHandle handle = engine_->submit(std::move(request));
+    const InterruptWatch watch([&] {
+      interrupted_ = true;
+      handle.cancel();
+    });
+    return handle.wait();
+  }
+
+  void decode_plainly() {
+    Request warm_up = request_;
+    warm_up.n = 1;
+    warm_up.params.max_tokens = std::min(warm_up.params.max_tokens, kWarmUpTokens);
+    wait_for(warm_up);
+    warm_up.num_speculative_tokens = 0;
+    if (!interrupted_) wait_for(warm_up);
+    Request plain = request_;
+    plain.num_speculative_tokens = 0;
+    if (interrupted_) return;
+    plain_ = wait_for(plain);
+    request_.params.seed = plain_.front().seed;  // where none was given: compare the same text
+  }
+
+  std::vector<Completion> decode() {
+    if (interrupted_) throw Error("interrupted before the pair began to generate");
+    Request request = request_;
+    TextPrinter printer(out(), options_.color && !options_.output && stdout_is_terminal(),
+                        request.n);
+    if (!options_.json) request.on_text = [&](const TextPiece& piece) { printer.print(piece); };
+    std::vector<Completion> completions = wait_for(std::move(request));
+    if (!options_.json) printer.finish(!options_.output && stdout_is_terminal());
+    return completions;
+  }
+
+  void report(const Config& config, const std::vector<Completion>& completions) {
+    if (options_.json) {
+      for (const Completion& completion : completions) {
+        out() << completion_json(completion, options_.logprobs.has_value(), comparison_) << "\n";
+      }
+    } else {
+      const bool text_is_fixed = config.sampling.temperature == 0.0f ||
+                                 config.speculation.rejection_sample_method == "coupled";
+      print_summary(std::cerr, completions, engine_->info(), comparison_, text_is_fixed);
+    }
+    out().flush();
+    if (!out())
+      throw Error((options_.output ? *options_.output : "standard output") + ": writing failed");
+  }
+
+  std::ostream& out() { return options_.output ? static_cast<std::ostream&>(file_) : std::cout; }
+
+  const GenerateOptions& options_;
+  Request request_;
+  std::ofstream file_;
+  std::unique_ptr<Engine> engine_;
+  std::vector<Completion> plain_;
+  std::optional<Comparison> comparison_;
+  std::atomic<bool> interrupted_ = false;
+};
+
+}  // namespace
+
+void add_generate(CLI::App& app, Command& command) {
+  const auto options = std::make_shared<GenerateOptions>();
+  CLI::App* const sub = app.add_subcommand("generate", "Continue a prompt");
+  options->add_to(*sub);
+  sub->footer(
+      "Text streams to standard output, a summary goes to standard error. Ctrl-C ends the text "
+      "early (exit\n"
+      "code 1) and still prints what there is.\n"
+      "Examples:\n"
+      "  tandem generate --config configs/demo.json --prompt 'def add(a, b):' --baseline\n"
+      "  tandem generate --main models/demo/main --draft models/demo/draft --prompt-file story.txt "
+      "\\\n"
+      "    --temperature 0.8 --seed 1 --n 3 --json\n"
+      "  tandem generate --main models/demo/main --method ngram --prompt 'x = [1, 2, 3' --stop "
+      "']'");
+  sub->callback(
+      [options, &command] { command = [options] { return Generation(*options).run(); }; });
+}
+
+}  // namespace tandem::cli

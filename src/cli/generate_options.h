@@ -1,0 +1,57 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tandem/config.h"
+
+namespace tandem::cli {
+
+/// What `tandem generate` was asked for. Empty options leave the configuration file's value, or its
+/// default.
+struct GenerateOptions {
+  std::optional<std::string> config;
+  std::optional<std::string> main_model;
+  std::optional<std::string> draft_model;
+  std::optional<std::string> prompt;
+  std::optional<std::string> prompt_file;
+
+  std::optional<int> max_tokens;
+  std::optional<float> temperature;
+  std::optional<float> top_p;
+  std::optional<int> top_k;
+  std::optional<float> min_p;
+  std::optional<float> repetition_penalty;
+  std::optional<float> presence_penalty;
+  std::optional<float> frequency_penalty;
+  std::optional<uint64_t> seed;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  int n = 1;
+  std::optional<int> logprobs;
+
+  std::optional<std::string> method;
+  std::optional<std::string> num_speculative_tokens;
+  std::optional<std::string> rejection_sample_method;
+  bool allow_vocabulary_mismatch = false;
+  std::optional<std::string> device;
+  std::optional<int> max_model_len;
+  int threads = 0;
+
+  bool baseline = false;
+  bool color = false;
+  bool json = false;
+  std::optional<std::string> output;
+
+  void add_to(CLI::App& sub);
+  /// The file, if any, with these options over it. Checks all values. @throws ConfigError,
+  /// UsageError
+  Config make_config() const;
+  /// @throws UsageError when there is none, when it cannot be read, or when it is not UTF-8
+  std::string read_prompt() const;
+};
+
+}  // namespace tandem::cli

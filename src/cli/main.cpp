@@ -1,0 +1,75 @@
+#include <exception>
+#include <iostream>
+#include <new>
+
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "tandem/error.h"
+
+namespace tandem::cli {
+namespace {
+
+int code(ExitCode exit_code) { return static_cast<int>(exit_code); }
+
+/// "see 'tandem generate --help'" for the subcommand that was being parsed.
+std::string hint(const CLI::App& app) {
+  const auto chosen = app.get_subcommands();
+  return "; see 'tandem " + (chosen.empty() ? "" : chosen.front()->get_name() + " ") + "--help'";
+}
+
+/// Runs a command and turns what it throws into one line and an exit code.
+int run(const Command& command) {
+  try {
+    const int result = command();
+    std::cout.flush();
+    if (!std::cout) throw Error("standard output cannot be written to");
+    return result;
+  } catch (const Error& error) {
+    print_error(error.what());
+    return code(error.exit_code());
+  } catch (const std::bad_alloc&) {
+    print_error(
+        "out of memory on the host; use a smaller context (\"main.max_model_len\") or model");
+    return code(ExitCode::kMemory);
+  } catch (const std::exception& error) {
+    print_error(error.what());
+    return code(ExitCode::kRuntime);
+  }
+}
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "tandem: a large language model answers faster, and exactly as it would have answered "
+      "alone.\n"
+      "A small draft model proposes a few tokens, the large main model checks them in one pass.",
+      "tandem");
+  app.set_version_flag("--version", std::string("tandem ") + TANDEM_VERSION);
+  app.require_subcommand(1);
+  app.footer(
+      "Examples:\n"
+      "  tandem generate --config configs/demo.json --prompt 'def add(a, b):' --baseline\n"
+      "  tandem generate --main DIR --draft DIR --prompt 'Once upon a time' --temperature 0.8\n"
+      "  tandem devices\n"
+      "Exit codes: 0 done, 1 failed at run time (or interrupted), 2 bad usage, configuration or "
+      "model,\n"
+      "3 does not fit in memory.");
+  Command command;
+  add_generate(app, command);
+  add_tokenize(app, command);
+  add_logits(app, command);
+  add_devices(app, command);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help_or_version) {
+    return app.exit(help_or_version);
+  } catch (const CLI::ParseError& error) {
+    print_error(error.what() + hint(app));
+    return code(ExitCode::kUsage);
+  }
+  return run(command);
+}
+
+}  // namespace
+}  // namespace tandem::cli
+
+int main(int argc, char** argv) { return tandem::cli::main(argc, argv); }

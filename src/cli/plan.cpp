@@ -1,0 +1,91 @@
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "engine/pair_request.h"
+#include "plan/plan_table.h"
+#include "plan/planner.h"
+#include "tandem/config.h"
+#include "tandem/error.h"
+
+namespace tandem::cli {
+namespace {
+
+struct PlanOptions {
+  std::string config;
+  std::string main;
+  std::string draft;
+  std::string devices;
+  std::optional<std::string> split;
+  std::optional<int> max_model_len;
+  bool json = false;
+};
+
+Config read_config(const PlanOptions& options) {
+  Config config;
+  if (!options.config.empty()) config = Config::from_file(options.config);
+  if (!options.main.empty()) config.main.model = options.main;
+  if (!options.draft.empty()) {
+    if (!config.draft) config.draft.emplace();
+    config.draft->model = options.draft;
+  }
+  if (options.config.empty() && !config.draft) config.speculation.method = "none";
+  if (options.split) config.main.split = *options.split;
+  if (options.max_model_len) config.main.max_model_len = options.max_model_len;
+  config.validate();
+  return config;
+}
+
+int plan(const PlanOptions& options) {
+  const PairRequest request = pair_request(read_config(options), options.devices);
+  const OverheadHistory history(OverheadHistory::default_file());
+  const Plan plan = make_plan(request.plan, history);
+  if (options.json) {
+    std::cout << plan.memory.to_json() << "\n";
+  } else {
+    std::cout << plan_table(request.plan, plan, request.outlook);
+  }
+  std::cout.flush();
+  const std::string warning = no_gain_warning(plan, request.outlook);
+  if (!warning.empty()) print_warning(warning);
+  if (plan.memory.shortfall) throw MemoryError(plan.memory.shortfall->message);
+  return 0;
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app, Command& command) {
+  const auto options = std::make_shared<PlanOptions>();
+  CLI::App* const sub = app.add_subcommand(
+      "plan",
+      "Say what a pair would take of each device, the largest context and the speed-up to expect;\n"
+      "loads nothing, needs no more than the models' config.json");
+  CLI::Option* const config =
+      sub->add_option("--config", options->config, "Configuration file")->type_name("FILE");
+  CLI::Option* const main =
+      sub->add_option("--main", options->main, "Main model's folder")->type_name("DIR");
+  sub->add_option("--draft", options->draft, "Draft model's folder")->type_name("DIR");
+  sub->add_option(
+         "--devices", options->devices,
+         "Plan for these devices instead of this machine's: sizes of GPUs, or simulated devices")
+      ->type_name("SIZE,SIZE…");
+  sub->add_option("--split", options->split, "auto, layer or tensor")->type_name("S");
+  sub->add_option("--max-model-len", options->max_model_len,
+                  "Context in tokens instead of the largest that fits")
+      ->type_name("N");
+  sub->add_flag("--json", options->json, "Print the plan as one object");
+  sub->footer(
+      "Examples:\n"
+      "  tandem plan --config configs/demo.json\n"
+      "  tandem plan --main llama-70b --draft llama-1b --devices 80GiB,80GiB\n"
+      "  tandem plan --config configs/demo.json --devices cpu:0=64MiB,cpu:1=64MiB --json");
+  sub->callback([options, config, main, &command] {
+    if (config->empty() && main->empty()) throw CLI::RequiredError("--config or --main");
+    command = [options] { return plan(*options); };
+  });
+}
+
+}  // namespace tandem::cli

@@ -1,0 +1,53 @@
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tandem::cli {
+namespace {
+
+struct TokenizeOptions {
+  std::string model;
+  bool decode = false;
+  bool special = false;
+};
+
+int tokenize(const TokenizeOptions& options) {
+  const Tokenizer tokenizer = Tokenizer::from_folder(options.model);
+  const std::string input = read_stdin();
+  if (options.decode) {
+    std::cout << tokenizer.decode(parse_ids(input, "standard input"), !options.special);
+  } else {
+    std::cout << nlohmann::json(tokenizer.encode(input, options.special)).dump() << "\n";
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& app, Command& command) {
+  const auto options = std::make_shared<TokenizeOptions>();
+  CLI::App* const sub = app.add_subcommand(
+      "tokenize", "Turn the text on standard input into token ids, or back with --decode");
+  sub->add_option("--model", options->model, "Model folder that holds a tokenizer.json")
+      ->required()
+      ->type_name("DIR");
+  sub->add_flag(
+      "--decode", options->decode,
+      "Read token ids (a JSON list, or separated by commas or spaces) and print their text");
+  sub->add_flag(
+      "--special", options->special,
+      "Recognise special tokens in the text and add those of the tokenizer's template, as "
+      "'generate' does; with --decode, write special tokens out");
+  sub->footer(
+      "Examples:\n"
+      "  printf 'def add(a, b):' | tandem tokenize --model models/demo/main\n"
+      "  printf 'def add(a, b):' | tandem tokenize --model models/demo/main --special\n"
+      "  echo '[67, 305]' | tandem tokenize --model models/demo/main --decode");
+  sub->callback([options, &command] { command = [options] { return tokenize(*options); }; });
+}
+
+}  // namespace tandem::cli

@@ -1,0 +1,136 @@
+#include "engine/device_choice.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "backend/backend.h"
+#include "core/size.h"
+#include "tandem/error.h"
+
+namespace tandem {
+namespace {
+
+constexpr std::string_view kPlannedHardware = "planned";
+
+std::vector<DeviceInfo> infos_of(DeviceKind kind) {
+  std::vector<DeviceInfo> infos = list_devices();
+  std::erase_if(infos, [kind](const DeviceInfo& info) { return info.id.kind != kind; });
+  return infos;
+}
+
+/// The listed device that a spec stands for; any CPU device stands for the host.
+const DeviceInfo* find_info(const std::vector<DeviceInfo>& infos, DeviceId id) {
+  const auto found = std::find_if(infos.begin(), infos.end(), [&](const DeviceInfo& info) {
+    return info.id == id || (info.id.kind == DeviceKind::kCpu && id.kind == DeviceKind::kCpu);
+  });
+  return found == infos.end() ? nullptr : &*found;
+}
+
+/// "24GiB,24GiB" as GPUs; what is no size is a device as the configuration names it.
+std::vector<DeviceSpec> parse_planned(const std::string& text) {
+  std::vector<DeviceSpec> specs;
+  for (size_t start = 0; start <= text.size();) {
+    const size_t comma = std::min(text.find(',', start), text.size());
+    std::string item = text.substr(start, comma - start);
+    std::erase(item, ' ');
+    if (!item.empty() && item.front() >= '0' && item.front() <= '9') {
+      specs.push_back({{DeviceKind::kCuda, static_cast<int>(specs.size())}, parse_size(item)});
+    } else {
+      specs.push_back(parse_device(item));
+    }
+    const auto same = [&](const DeviceSpec& other) { return other.id == specs.back().id; };
+    if (std::count_if(specs.begin(), specs.end(), same) > 1) {
+      throw ConfigError("--devices: " + to_string(specs.back().id) + " stands twice in '" + text +
+                        "'");
+    }
+    if (!specs.back().capacity_bytes) {
+      throw ConfigError("--devices: '" + item +
+                        "' has no size; write \"24GiB,24GiB\", or \"cpu:0=64MiB\"");
+    }
+    start = comma + 1;
+  }
+  return specs;
+}
+
+std::vector<DeviceSpec> machine_devices() {
+  std::vector<DeviceInfo> infos = infos_of(DeviceKind::kCuda);
+  if (infos.empty()) infos = infos_of(DeviceKind::kCpu);
+  std::vector<DeviceSpec> specs;
+  for (const DeviceInfo& info : infos) specs.push_back({info.id, std::nullopt});
+  return specs;
+}
+
+template <typename Value>
+Value by_device(const std::map<std::string, uint64_t>& sizes, const std::string& device,
+                Value otherwise) {
+  const auto found = sizes.find(device);
+  return found == sizes.end() ? otherwise : Value(found->second);
+}
+
+}  // namespace
+
+DeviceChoice choose_devices(const Config& config, const std::string& planned) {
+  DeviceChoice choice;
+  choice.here = planned.empty();
+  choice.choose_devices = !choice.here || config.main.devices == "auto";
+  choice.specs = !choice.here                    ? parse_planned(planned)
+                 : config.main.devices == "auto" ? machine_devices()
+                                                 : parse_device_list(config.main.devices);
+  for (size_t index = 0; index < choice.specs.size(); ++index) choice.main_devices.push_back(index);
+
+  const bool drafts = config.speculation.method == "draft_model" && config.draft;
+  if (drafts && config.draft->device != "auto") {
+    const DeviceSpec draft = parse_device(config.draft->device);
+    const auto known = std::find_if(choice.specs.begin(), choice.specs.end(),
+                                    [&](const DeviceSpec& spec) { return spec.id == draft.id; });
+    if (known == choice.specs.end() && !choice.here) {
+      throw ConfigError(config.source + ": \"draft.device\" is \"" + config.draft->device +
+                        "\", which is not among the planned devices '" + planned + "'");
+    }
+    choice.draft_device = static_cast<size_t>(known - choice.specs.begin());
+    if (known == choice.specs.end()) choice.specs.push_back(draft);
+  }
+
+  const std::vector<DeviceInfo> infos = choice.here ? list_devices() : std::vector<DeviceInfo>{};
+  for (const DeviceSpec& spec : choice.specs) {
+    const DeviceInfo* info = find_info(infos, spec.id);
+    if (choice.here && info == nullptr) {
+      throw ConfigError(config.source + ": this machine or build has no device " +
+                        to_string(spec.id) + "; 'tandem devices' lists those it has");
+    }
+    choice.hardware.emplace_back(info == nullptr ? kPlannedHardware : std::string_view(info->name));
+  }
+  return choice;
+}
+
+std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config::Memory& memory) {
+  const std::vector<DeviceInfo> infos = choice.here ? list_devices() : std::vector<DeviceInfo>{};
+  const auto sharing_host = static_cast<uint64_t>(
+      std::count_if(choice.specs.begin(), choice.specs.end(), [](const DeviceSpec& spec) {
+        return spec.id.kind == DeviceKind::kCpu && !spec.capacity_bytes;
+      }));
+  std::vector<PlanDevice> devices;
+  for (size_t index = 0; index < choice.specs.size(); ++index) {
+    const DeviceSpec& spec = choice.specs[index];
+    const std::string name = to_string(spec.id);
+    PlanDevice device;
+    device.id = spec.id;
+    device.hardware = choice.hardware[index];
+    if (spec.capacity_bytes) {
+      device.capacity_bytes = device.free_bytes = *spec.capacity_bytes;
+    } else if (const DeviceInfo* info = find_info(infos, spec.id)) {
+      const uint64_t parts = spec.id.kind == DeviceKind::kCpu ? sharing_host : 1;
+      device.capacity_bytes = info->capacity_bytes / parts;
+      device.free_bytes = std::min(info->free_bytes, info->capacity_bytes) / parts;
+    }
+    const bool simulated = spec.id.kind == DeviceKind::kCpu && spec.capacity_bytes.has_value();
+    const bool by_default = memory.reserve_bytes == Config::Memory::kDefaultReserveBytes;
+    device.reserve_bytes = by_device(memory.reserve_bytes_by_device, name,
+                                     simulated && by_default ? 0 : memory.reserve_bytes);
+    device.limit_bytes = by_device(memory.limit_bytes_by_device, name, memory.limit_bytes);
+    devices.push_back(std::move(device));
+  }
+  return devices;
+}
+
+}  // namespace tandem

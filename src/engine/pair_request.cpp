@@ -1,0 +1,131 @@
+#include "engine/pair_request.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "model/model_weights.h"
+#include "spec/model_drafter.h"
+#include "spec/speculative_decoder.h"
+#include "tandem/error.h"
+
+namespace tandem {
+namespace {
+
+/// "auto" draft length, until something measured says better.
+constexpr int kDefaultSpeculativeTokens = 4;
+/// Rows of one prefill pass, the largest row bucket.
+constexpr int kPrefillRows = 256;
+/// Rows of one draft pass whose logits are wanted.
+constexpr int kDraftLogitsRows = 1;
+
+bool holds_weights(const std::filesystem::path& folder) {
+  std::error_code error;
+  return std::filesystem::exists(folder / "model.safetensors", error) ||
+         std::filesystem::exists(folder / "model.safetensors.index.json", error);
+}
+
+WeightFormat format_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return WeightFormat::kF32;
+    case DType::kF16:
+      return WeightFormat::kF16;
+    default:
+      return WeightFormat::kBF16;
+  }
+}
+
+FormatOf unquantized_formats(const std::string& dtype, const ModelConfig& config,
+                             const std::shared_ptr<WeightSource>& weights) {
+  if (dtype == "float32") return formats_all(WeightFormat::kF32);
+  if (dtype == "float16") return formats_all(WeightFormat::kF16);
+  if (dtype == "bfloat16") return formats_all(WeightFormat::kBF16);
+  if (weights == nullptr) return formats_all(format_of(config.dtype.value_or(DType::kBF16)));
+  return [weights, stored = formats_as_stored(*weights)](std::string_view tensor) {
+    return stored(tensor);
+  };
+}
+
+/// Quantisation takes the projections; embedding, head and norms stay as they are.
+FormatOf quantized_formats(const std::string& quantization, FormatOf others) {
+  if (quantization == "none") return others;
+  const WeightFormat format =
+      quantization == "fp8" ? WeightFormat::kFp8E4M3 : WeightFormat::kInt4Group128;
+  return [format, others = std::move(others)](std::string_view tensor) {
+    constexpr std::string_view kProjection = "_proj.weight";
+    return tensor.ends_with(kProjection) ? format : others(tensor);
+  };
+}
+
+PlannedModel planned_model(const std::string& role, const std::filesystem::path& folder,
+                           const std::string& dtype, const std::string& quantization,
+                           std::shared_ptr<WeightSource>& weights) {
+  PlannedModel model;
+  model.role = role;
+  model.config = ModelConfig::from_folder(folder);
+  if (holds_weights(folder)) {
+    weights = open_weights(folder);
+    check_weights(model.config, ModelShard::whole(model.config), *weights);
+  }
+  model.formats =
+      quantized_formats(quantization, unquantized_formats(dtype, model.config, weights));
+  model.max_rows = kPrefillRows;
+  return model;
+}
+
+SplitChoice split_choice(const std::string& split) {
+  return split == "layer"    ? SplitChoice::kLayer
+         : split == "tensor" ? SplitChoice::kTensor
+                             : SplitChoice::kAuto;
+}
+
+}  // namespace
+
+PairRequest pair_request(const Config& config, const std::string& planned_devices) {
+  const Config::Speculation& speculation = config.speculation;
+  PairRequest request;
+  if (speculation.method != "none") {
+    request.num_speculative_tokens = speculation.num_speculative_tokens.value_or(
+        std::min(kDefaultSpeculativeTokens, speculation.max_speculative_tokens));
+    request.max_drafts =
+        std::max(request.num_speculative_tokens, speculation.max_speculative_tokens);
+    request.outlook = {
+        speculation.method == "ngram" ? DraftOutlook::Kind::kText : DraftOutlook::Kind::kModel,
+        request.max_drafts};
+  }
+
+  PlannedModel& main = request.plan.main;
+  main = planned_model("main", config.main.model, config.main.dtype, config.main.quantization,
+                       request.main_weights);
+  main.max_logits_rows = request.max_drafts + 1;
+  const bool has_draft = speculation.method == "draft_model";
+  RoundShape shape;
+  shape.max_drafts = request.max_drafts;
+  shape.vocab = main.config.vocab_size;
+  shape.max_rows = main.max_rows;
+  shape.draft_probs = has_draft;
+  main.round_state_bytes = [shape](int positions) mutable {
+    shape.max_positions = positions;
+    return SpeculativeDecoder::bytes(shape);
+  };
+  if (has_draft) {
+    PlannedModel& draft = request.plan.draft.emplace(planned_model(
+        "draft", config.draft->model, "auto", config.draft->quantization, request.draft_weights));
+    draft.max_logits_rows = kDraftLogitsRows;
+    draft.round_state_bytes = [rows = draft.max_rows, vocab = main.config.vocab_size](int) {
+      return ModelDrafter::bytes(rows, vocab);
+    };
+  }
+
+  request.devices = choose_devices(config, planned_devices);
+  request.plan.devices = survey_devices(request.devices, config.memory);
+  request.plan.main_devices = request.devices.main_devices;
+  request.plan.choose_devices = request.devices.choose_devices;
+  if (has_draft) request.plan.draft_device = request.devices.draft_device;
+  request.plan.split = split_choice(config.main.split);
+  request.plan.max_model_len = config.main.max_model_len;
+  return request;
+}
+
+}  // namespace tandem
