@@ -89,6 +89,7 @@ class CpuBackend final : public Backend {
   CpuMemory memory_;
   ThreadPool pool_;
   const CpuKernels& kernels_;
+  CpuIsa isa_;
 
   struct alignas(64) Scratch {
     std::unique_ptr<float, AlignedDelete> data;

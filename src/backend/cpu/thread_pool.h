@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sched.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -24,9 +26,9 @@ constexpr WorkRange split_range(int64_t count, int index, int workers) {
 }
 
 /// Fork-join threads for the ops of one CPU device. The caller is worker 0 and takes part. Between
-/// jobs workers spin, then yield, then sleep, because a forward pass has a hundred jobs of a few
-/// microseconds each and waking a sleeping thread costs as much as a whole job. Threads: `run` is
-/// for one thread at a time; several pools may live in a process.
+/// jobs workers spin for about a millisecond before they sleep, because a forward pass has a
+/// hundred jobs of a few microseconds each and waking a sleeping thread costs as much as a whole
+/// job. Threads: `run` is for one thread at a time; several pools may live in a process.
 class ThreadPool {
  public:
   /// @param threads workers in all, the caller included; 0 means `available_cores()`
@@ -69,15 +71,34 @@ class ThreadPool {
   using Job = void (*)(void* target, int worker);
   struct Worker;
 
+  /// A number that one side raises and others wait for.
+  class alignas(64) Signal {
+   public:
+    void raise(uint32_t value);
+    /// Returns when the number is no longer `old`; what its raiser wrote before is visible then.
+    /// Spins for a while, if asked to, then sleeps.
+    void await_change(uint32_t old, bool spin);
+
+   private:
+    std::atomic<uint32_t> word_{0};
+    std::atomic<int> sleepers_{0};
+  };
+
   void launch(Job job, void* target);
   void work(Worker& self, int index);
+  void stop() noexcept;
+  static void leave_core(int core, cpu_set_t allowed);
 
-  // The job and its number; written by the caller before it raises `epoch_`.
-  alignas(64) std::atomic<uint32_t> epoch_{0};
+  Signal jobs_;
+  // The job at hand; the caller writes it before it raises `jobs_` and after all workers are done
+  // with the last one.
   Job job_ = nullptr;
   void* target_ = nullptr;
-  alignas(64) std::atomic<int> sleepers_{0};
-  std::atomic<bool> stop_{false};
+  int caller_core_ = -1;
+  bool stop_ = false;
+  uint32_t job_number_ = 0;  // the caller's own
+  bool spin_ =
+      true;  // more threads than cores never spin: they would wait for each other's time slices
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 

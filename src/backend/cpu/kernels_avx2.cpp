@@ -1,0 +1,23 @@
+#include "backend/cpu/isa_tables.h"
+#include "backend/cpu/vec_avx2.h"
+// After the vectors that they are written in.
+#include "backend/cpu/attention_impl.h"
+#include "backend/cpu/matmul_impl.h"
+#include "backend/cpu/row_ops_impl.h"
+
+namespace tandem {
+
+const CpuKernels kAvx2Kernels = {
+    .matmul_bf16 = matmul<BFloat16Line>,
+    .matmul_f16 = matmul<Float16Line>,
+    .matmul_f32 = matmul<Float32Line>,
+    .attention = attention,
+    .rms_norm = rms_norm,
+    .rotate = rotate,
+    .add = add_row,
+    .max = max_row,
+    .exp_sum = exp_sum,
+    .scale = scale_row,
+};
+
+}  // namespace tandem

@@ -1,0 +1,15 @@
+#include "backend/cuda_devices.h"
+#include "tandem/error.h"
+
+// The stand-in for the CUDA backend where CMake found no CUDA toolkit.
+namespace tandem {
+
+std::unique_ptr<Backend> make_cuda_backend(DeviceId device) {
+  throw UsageError(to_string(device) +
+                   ": this build of tandem has no CUDA support; rebuild where the CUDA toolkit is "
+                   "installed, or use device 'cpu'");
+}
+
+std::vector<DeviceInfo> list_cuda_devices() { return {}; }
+
+}  // namespace tandem
