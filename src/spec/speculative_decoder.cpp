@@ -83,6 +83,7 @@ class SpeculativeDecoder::Impl {
     state_.start(prompt_, settings.seed, settings.rule.transform.has_penalties(), *stream_);
     verifier_.start(settings.rule, top_logprobs_);
     policy_->start(settings.num_speculative_tokens);
+    result_.logprobs.clear();
     length_ = static_cast<int>(prompt_.size()) - 1;
     uncached_ = 0;
   }
