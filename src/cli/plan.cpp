@@ -25,14 +25,24 @@ struct PlanOptions {
 };
 
 Config read_config(const PlanOptions& options) {
+  if (options.config.empty() && options.main.empty()) {
+    throw UsageError(
+        "no model is given; name a configuration with --config FILE or a model with --main DIR");
+  }
   Config config;
-  if (!options.config.empty()) config = Config::from_file(options.config);
+  if (!options.config.empty()) {
+    config = Config::from_file(options.config);
+    config.source += " with the options of the command line";
+  } else {
+    config.source = "command line";
+    if (options.draft.empty()) config.speculation.method = "none";
+  }
   if (!options.main.empty()) config.main.model = options.main;
   if (!options.draft.empty()) {
     if (!config.draft) config.draft.emplace();
     config.draft->model = options.draft;
+    config.speculation.method = "draft_model";
   }
-  if (options.config.empty() && !config.draft) config.speculation.method = "none";
   if (options.split) config.main.split = *options.split;
   if (options.max_model_len) config.main.max_model_len = options.max_model_len;
   config.validate();
@@ -63,10 +73,8 @@ void add_plan(CLI::App& app, Command& command) {
       "plan",
       "Say what a pair would take of each device, the largest context and the speed-up to expect;\n"
       "loads nothing, needs no more than the models' config.json");
-  CLI::Option* const config =
-      sub->add_option("--config", options->config, "Configuration file")->type_name("FILE");
-  CLI::Option* const main =
-      sub->add_option("--main", options->main, "Main model's folder")->type_name("DIR");
+  sub->add_option("--config", options->config, "Configuration file")->type_name("FILE");
+  sub->add_option("--main", options->main, "Main model's folder")->type_name("DIR");
   sub->add_option("--draft", options->draft, "Draft model's folder")->type_name("DIR");
   sub->add_option(
          "--devices", options->devices,
@@ -82,10 +90,7 @@ void add_plan(CLI::App& app, Command& command) {
       "  tandem plan --config configs/demo.json\n"
       "  tandem plan --main llama-70b --draft llama-1b --devices 80GiB,80GiB\n"
       "  tandem plan --config configs/demo.json --devices cpu:0=64MiB,cpu:1=64MiB --json");
-  sub->callback([options, config, main, &command] {
-    if (config->empty() && main->empty()) throw CLI::RequiredError("--config or --main");
-    command = [options] { return plan(*options); };
-  });
+  sub->callback([options, &command] { command = [options] { return plan(*options); }; });
 }
 
 }  // namespace tandem::cli

@@ -50,8 +50,9 @@ DevicePlan describe_device(const PlanRequest& request, const Plan& plan, size_t 
   DevicePlan described;
   described.name = to_string(device.id);
   described.capacity_bytes = device.capacity_bytes;
-  described.reserve_bytes = std::min(device.reserve_bytes, device.free_bytes);
   const bool used = holds(plan.main) || (plan.draft && holds(*plan.draft));
+  described.reserve_bytes =
+      used ? device.reserve_bytes : std::min(device.reserve_bytes, device.free_bytes);
   if (used && alone.context_bytes > 0) {
     described.rows.push_back({"device", MemoryPurpose::kContext, alone.context_bytes});
   }
@@ -68,7 +69,7 @@ DevicePlan describe_device(const PlanRequest& request, const Plan& plan, size_t 
     described.rows.push_back(
         {"other", MemoryPurpose::kInUse, device.capacity_bytes - device.free_bytes});
   }
-  uint64_t room = device.free_bytes - described.reserve_bytes;
+  uint64_t room = device.free_bytes - std::min(device.free_bytes, described.reserve_bytes);
   if (device.limit_bytes && *device.limit_bytes < room) {
     described.rows.push_back({"other", MemoryPurpose::kBeyondLimit, room - *device.limit_bytes});
     room = *device.limit_bytes;

@@ -11,24 +11,15 @@
 
 #include "plan/file_lock.h"
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 #include "tandem/error.h"
 
 using namespace tandem;
+using tandem::testing::TemporaryFolder;
 
 namespace {
 
 constexpr uint64_t kCapacity = 1000;
-
-/// A folder of its own that goes when the test ends.
-struct TemporaryFolder {
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "tandem-ledger-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path); }
-  std::filesystem::path path;
-};
 
 MemoryLedger::Measure one_device(uint64_t free_bytes = kCapacity) {
   return [free_bytes] { return std::vector<DeviceMemory>{{"cpu:0", kCapacity, free_bytes}}; };
@@ -103,13 +94,13 @@ TEST_CASE("a device that takes several amounts is held to their sum, and strange
 
 TEST_CASE("what the callbacks throw leaves nothing reserved") {
   const TemporaryFolder folder;
-  const auto ledger = MemoryLedger::create(folder.path / "lock");
+  const auto ledger = MemoryLedger::create(folder.path() / "lock");
   const auto fails = [](const std::vector<DeviceMemory>&) -> std::vector<DeviceBytes> {
     throw ConfigError("no");
   };
   CHECK_THROWS_AS(ledger->reserve(one_device(), fails), ConfigError);
   CHECK(ledger->reserved_bytes("cpu:0") == 0);
-  FileLock lock(folder.path / "lock");
+  FileLock lock(folder.path() / "lock");
   CHECK(lock.try_lock());
 }
 
@@ -141,7 +132,7 @@ TEST_CASE("of threads that reserve at once, as many succeed as there is room for
 
 TEST_CASE("ledgers with one lock file load one after the other") {
   const TemporaryFolder folder;
-  const std::filesystem::path file = folder.path / "lock";
+  const std::filesystem::path file = folder.path() / "lock";
   constexpr std::chrono::milliseconds kShort{60};
   const auto first = MemoryLedger::create(file);
   const auto second = MemoryLedger::create(file, kShort);
@@ -181,7 +172,7 @@ TEST_CASE("ledgers with one lock file load one after the other") {
 
 TEST_CASE("a lock goes with the process that held it") {
   const TemporaryFolder folder;
-  const std::filesystem::path file = folder.path / "lock";
+  const std::filesystem::path file = folder.path() / "lock";
   const pid_t child = ::fork();
   if (child == 0) {
     FileLock lock(file);
@@ -198,9 +189,9 @@ TEST_CASE("a lock goes with the process that held it") {
 
 TEST_CASE("a lock file that cannot be opened does not keep anybody from loading") {
   const TemporaryFolder folder;
-  const auto ledger = MemoryLedger::create(folder.path / "missing" / "lock");
+  const auto ledger = MemoryLedger::create(folder.path() / "missing" / "lock");
   CHECK_NOTHROW(ledger->reserve(one_device(), take(1)));
-  std::filesystem::create_symlink(folder.path / "target", folder.path / "link");
-  CHECK_NOTHROW(MemoryLedger::create(folder.path / "link")->reserve(one_device(), take(1)));
-  CHECK_FALSE(std::filesystem::exists(folder.path / "target"));
+  std::filesystem::create_symlink(folder.path() / "target", folder.path() / "link");
+  CHECK_NOTHROW(MemoryLedger::create(folder.path() / "link")->reserve(one_device(), take(1)));
+  CHECK_FALSE(std::filesystem::exists(folder.path() / "target"));
 }

@@ -7,21 +7,13 @@
 
 #include "plan/speedup.h"
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 #include "tandem/error.h"
 
 using namespace tandem;
+using tandem::testing::TemporaryFolder;
 
 namespace {
-
-struct TemporaryFolder {
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "tandem-history-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path); }
-  std::filesystem::path path;
-};
 
 const OverheadHistory::Key kContextKey{"Some GPU", MemoryPurpose::kContext, 1};
 const OverheadHistory::Key kRanksKey{"Some GPU", MemoryPurpose::kCommunicator, 4};
@@ -30,7 +22,7 @@ const OverheadHistory::Key kRanksKey{"Some GPU", MemoryPurpose::kCommunicator, 4
 
 TEST_CASE("the history remembers the largest of the last measurements, across objects") {
   const TemporaryFolder folder;
-  const std::filesystem::path file = folder.path / "deep" / "overheads.json";
+  const std::filesystem::path file = folder.path() / "deep" / "overheads.json";
   OverheadHistory history(file);
   CHECK_FALSE(history.find(kContextKey));
   history.record(kContextKey, 700);
@@ -58,7 +50,7 @@ TEST_CASE("the history remembers the largest of the last measurements, across ob
 
 TEST_CASE("a damaged history is ignored, and replaced by the next measurement") {
   const TemporaryFolder folder;
-  const std::filesystem::path file = folder.path / "overheads.json";
+  const std::filesystem::path file = folder.path() / "overheads.json";
   const std::string text = GENERATE(
       as<std::string>{}, "", "{", "[]", "null", R"({"version":2,"overheads":[]})",
       R"({"version":"1","overheads":[]})", R"({"version":1})",
@@ -78,8 +70,8 @@ TEST_CASE("a damaged history is ignored, and replaced by the next measurement") 
 
 TEST_CASE("a history that cannot be written goes on in memory") {
   const TemporaryFolder folder;
-  std::ofstream(folder.path / "file") << "x";
-  OverheadHistory history(folder.path / "file" / "overheads.json");
+  std::ofstream(folder.path() / "file") << "x";
+  OverheadHistory history(folder.path() / "file" / "overheads.json");
   CHECK_NOTHROW(history.record(kContextKey, 5));
   CHECK(history.find(kContextKey) == 5);
   OverheadHistory without_file;
