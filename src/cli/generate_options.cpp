@@ -14,15 +14,21 @@ void override_with(const std::optional<T>& option, U& value) {
   if (option) value = *option;
 }
 
-std::optional<int> parse_draft_length(const std::string& text) {
-  if (text == "auto") return std::nullopt;
-  int value = 0;
+/// The whole text as a number. @throws UsageError that names the option and what it expects
+template <typename Number>
+Number parse_number(const char* option, const std::string& text, const char* expected) {
+  Number value = 0;
   const char* const end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data(), end, value);
   if (parsed.ec != std::errc() || parsed.ptr != end) {
-    throw UsageError("--num-speculative-tokens is '" + text + "'; expected an integer or 'auto'");
+    throw UsageError(std::string(option) + " is '" + text + "'; expected " + expected);
   }
   return value;
+}
+
+std::optional<int> parse_draft_length(const std::string& text) {
+  if (text == "auto") return std::nullopt;
+  return parse_number<int>("--num-speculative-tokens", text, "'auto' or an integer from 0 to 15");
 }
 
 }  // namespace
@@ -39,7 +45,7 @@ void GenerateOptions::add_to(CLI::App& sub) {
       ->type_name("DIR")
       ->group(kModels);
   sub.add_option("--device", device, "Devices to use, such as cuda:0 or cpu")
-      ->type_name("D[,D…]")
+      ->type_name("D[,D...]")
       ->group(kModels);
   sub.add_option("--max-model-len", max_model_len, "Context in tokens, prompt and output together")
       ->type_name("N")
@@ -94,7 +100,7 @@ void GenerateOptions::add_to(CLI::App& sub) {
       ->allow_extra_args(false);
   sub.add_flag("--ignore-eos", ignore_eos, "Go on after an end-of-sequence token")
       ->group(kSampling);
-  sub.add_option("--n", n, "Number of completions, with seeds S … S+N-1")
+  sub.add_option("--n", n, "Number of completions, with seeds S to S+N-1")
       ->type_name("N")
       ->group(kSampling);
 
@@ -137,6 +143,7 @@ Config GenerateOptions::make_config() const {
   Config made;
   if (config) {
     made = Config::from_file(*config);
+    made.source += " with the options of the command line";
   } else {
     made.source = "command line";
     if (!draft_model) made.speculation.method = "none";
@@ -170,7 +177,10 @@ Config GenerateOptions::make_config() const {
   override_with(repetition_penalty, sampling.repetition_penalty);
   override_with(presence_penalty, sampling.presence_penalty);
   override_with(frequency_penalty, sampling.frequency_penalty);
-  if (seed) sampling.seed = *seed;
+  if (seed) {
+    sampling.seed =
+        parse_number<uint64_t>("--seed", *seed, "an integer from 0 to 18446744073709551615");
+  }
   if (!stop.empty()) sampling.stop = stop;
   if (ignore_eos) sampling.ignore_eos = true;
   override_with(logprobs, sampling.logprobs);

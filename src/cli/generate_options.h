@@ -1,7 +1,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,7 +26,7 @@ struct GenerateOptions {
   std::optional<float> repetition_penalty;
   std::optional<float> presence_penalty;
   std::optional<float> frequency_penalty;
-  std::optional<uint64_t> seed;
+  std::optional<std::string> seed;
   std::vector<std::string> stop;
   bool ignore_eos = false;
   int n = 1;

@@ -76,7 +76,7 @@ void add_logits(CLI::App& app, Command& command) {
   sub->add_option("--model", options->model, "Model folder")->required()->type_name("DIR");
   sub->add_option("--ids", options->ids, "Token ids, separated by commas")
       ->required()
-      ->type_name("ID,ID…");
+      ->type_name("ID,ID...");
   sub->add_option("--top", options->top,
                   "How many of the largest logits to print for each position")
       ->capture_default_str()

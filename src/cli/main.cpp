@@ -1,9 +1,12 @@
 #include <exception>
 #include <iostream>
 #include <new>
+#include <string>
+#include <vector>
 
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "core/text.h"
 #include "tandem/error.h"
 
 namespace tandem::cli {
@@ -11,10 +14,17 @@ namespace {
 
 int code(ExitCode exit_code) { return static_cast<int>(exit_code); }
 
-/// "see 'tandem generate --help'" for the subcommand that was being parsed.
-std::string hint(const CLI::App& app) {
+/// What was wrong with the command line, and where help is.
+std::string explain(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   const auto chosen = app.get_subcommands();
-  return "; see 'tandem " + (chosen.empty() ? "" : chosen.front()->get_name() + " ") + "--help'";
+  if (!chosen.empty()) {
+    return std::string(error.what()) + "; see 'tandem " + chosen.front()->get_name() + " --help'";
+  }
+  if (argc < 2 || argv[1][0] == '-') return std::string(error.what()) + "; see 'tandem --help'";
+  std::vector<std::string> names;
+  for (const CLI::App* sub : app.get_subcommands({})) names.push_back(sub->get_name());
+  return "unknown command '" + std::string(argv[1]) + "'; the nearest known one is '" +
+         nearest(argv[1], names) + "', see 'tandem --help'";
 }
 
 /// Runs a command and turns what it throws into one line and an exit code.
@@ -49,6 +59,7 @@ int main(int argc, char** argv) {
       "Examples:\n"
       "  tandem generate --config configs/demo.json --prompt 'def add(a, b):' --baseline\n"
       "  tandem generate --main DIR --draft DIR --prompt 'Once upon a time' --temperature 0.8\n"
+      "  tandem plan --config configs/demo.json\n"
       "  tandem devices\n"
       "Exit codes: 0 done, 1 failed at run time (or interrupted), 2 bad usage, configuration or "
       "model,\n"
@@ -57,13 +68,14 @@ int main(int argc, char** argv) {
   add_generate(app, command);
   add_tokenize(app, command);
   add_logits(app, command);
+  add_plan(app, command);
   add_devices(app, command);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help_or_version) {
     return app.exit(help_or_version);
   } catch (const CLI::ParseError& error) {
-    print_error(error.what() + hint(app));
+    print_error(explain(app, error, argc, argv));
     return code(ExitCode::kUsage);
   }
   return run(command);
