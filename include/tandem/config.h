@@ -45,7 +45,10 @@ struct Config {
   } speculation;
 
   struct Memory {
-    uint64_t reserve_bytes = 256ull << 20;  ///< left free on every device
+    static constexpr uint64_t kDefaultReserveBytes = 256ull << 20;
+    /// Left free on every device. The default is for what else runs there: a simulated device, on
+    /// which nothing does, has no reserve unless another size than the default is written.
+    uint64_t reserve_bytes = kDefaultReserveBytes;
     std::optional<uint64_t> limit_bytes;    ///< of each device, use at most this much
     /// Keys such as "cuda:0"; for the devices they name, these win over the sizes above.
     std::map<std::string, uint64_t> reserve_bytes_by_device;
