@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "tandem/error.h"
+
 namespace tandem::test {
 namespace {
 
@@ -31,6 +33,7 @@ std::vector<float> ModelRunner::run_rows(const std::vector<int32_t>& tokens,
                                          int first_logits_row) {
   Backend& backend = model_.backend();
   const auto count = static_cast<int64_t>(tokens.size());
+  if (count > model_.max_rows()) throw ShapeError("test: more rows than the model's max_rows");
   std::vector<int32_t> host;
   for (const std::vector<int32_t>* field : {&tokens, &positions, &positions, &sequences}) {
     host.insert(host.end(), field->begin(), field->end());

@@ -1,0 +1,269 @@
+#include "model/sharded_model.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "backend/backend.h"
+#include "comm/thread_communicator.h"
+#include "model/model_loader.h"
+#include "model/token_scores.h"
+#include "plan/placement.h"
+#include "support/catch.h"
+#include "support/model_runner.h"
+#include "tandem/error.h"
+
+namespace tandem {
+namespace {
+
+const std::filesystem::path kSource = TANDEM_SOURCE_DIR;
+const std::filesystem::path kMain = kSource / "models/demo/main";
+
+/// Simulated devices and a model on them.
+struct Devices {
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::unique_ptr<ShardedModel> model;
+
+  Devices(const std::filesystem::path& folder, const ModelConfig& config,
+          const Placement& placement, const Transformer::Options& options,
+          const std::string& capacity = "") {
+    auto communicators = make_thread_communicators(placement.ranks());
+    std::vector<ShardedModel::Rank> ranks;
+    for (int i = 0; i < placement.ranks(); ++i) {
+      backends.push_back(make_backend(parse_device("cpu:" + std::to_string(i) + capacity), 1));
+      const auto index = static_cast<size_t>(i);
+      ranks.push_back(
+          {placement.shards[index], backends[index].get(), std::move(communicators[index])});
+    }
+    model = std::make_unique<ShardedModel>(
+        config, std::move(ranks), [&] { return open_weights(folder); }, options);
+  }
+};
+
+Transformer::Options small() {
+  Transformer::Options options;
+  options.limits.max_positions = 160;
+  options.limits.max_rows = 32;
+  options.limits.max_sequences = 2;
+  return options;
+}
+
+std::vector<int32_t> some_tokens(int count) {
+  constexpr int kStep = 397, kVocab = 6144;
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < count; ++i) tokens.push_back((17 + i * kStep) % kVocab);
+  return tokens;
+}
+
+Placement layers(const ModelConfig& config, int ranks) {
+  return layer_placement(config, share_evenly(config.num_layers, ranks, 1));
+}
+
+std::unique_ptr<Transformer> single(const std::filesystem::path& folder, Backend& backend) {
+  LoadOptions options;
+  options.max_positions = 160;
+  options.max_rows = 32;
+  options.max_sequences = 2;
+  return load_model(folder, backend, options);
+}
+
+TEST_CASE("A layer split gives the bits of one device") {
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const std::unique_ptr<Backend> backend = make_backend(parse_device("cpu"), 1);
+  const auto alone = single(kMain, *backend);
+  test::ModelRunner expected(*alone);
+  const int ranks = GENERATE(2, 3, 7);
+  Devices devices(kMain, config, layers(config, ranks), small());
+  test::ModelRunner runner(*devices.model);
+  const std::vector<int32_t> tokens = some_tokens(40);
+  for (const auto& [first, count] : {std::pair{0, 32}, std::pair{32, 1}, std::pair{33, 7}}) {
+    const auto part =
+        std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+    const std::vector<float> ours = runner.run(part, first), theirs = expected.run(part, first);
+    REQUIRE(ours.size() == theirs.size());
+    CHECK(std::memcmp(ours.data(), theirs.data(), ours.size() * sizeof(float)) == 0);
+  }
+  const auto prompt = std::span(tokens).first(20);
+  CHECK(runner.greedy(prompt, 30) == expected.greedy(prompt, 30));
+}
+
+TEST_CASE("A tensor split gives one device's logits up to the order of sums, and its greedy text") {
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const std::unique_ptr<Backend> backend = make_backend(parse_device("cpu"), 1);
+  const auto alone = single(kMain, *backend);
+  test::ModelRunner expected(*alone);
+  // 3 does not divide heads or vocabulary; 8 ranks share 4 kv heads.
+  const int ranks = GENERATE(2, 3, 4, 8);
+  Devices devices(kMain, config, tensor_placement(config, ranks), small());
+  test::ModelRunner runner(*devices.model);
+  const std::vector<int32_t> tokens = some_tokens(32);
+  const std::vector<float> ours = runner.run(tokens, 0), theirs = expected.run(tokens, 0);
+  REQUIRE(ours.size() == theirs.size());
+  // Each of 7 layers has two sums of at most 896 float32 terms whose order differs; the error of
+  // one grows with the root of its length, and the errors add up along the residual stream.
+  constexpr double kSums = 2 * 7, kTerms = 896;
+  const double tolerance = 0x1p-23 * std::sqrt(kTerms) * kSums;
+  double largest = 0, scale = 0;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(ours[i]) - theirs[i]));
+    scale = std::max(scale, std::abs(static_cast<double>(theirs[i])));
+  }
+  CAPTURE(ranks, largest, scale);
+  CHECK(largest <= tolerance * scale);
+  CHECK(runner.greedy(tokens, 60) == expected.greedy(tokens, 60));
+}
+
+TEST_CASE("Under a tensor split too, a row has the same bits whatever rows travel with it") {
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  Devices devices(kMain, config, tensor_placement(config, 2), small());
+  test::ModelRunner runner(*devices.model);
+  const std::vector<int32_t> tokens = some_tokens(16);
+  const std::vector<float> together = runner.run(tokens, 0);
+  const auto vocab = static_cast<size_t>(config.vocab_size);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const std::vector<float> alone =
+        runner.run(std::span(tokens).subspan(i, 1), static_cast<int>(i));
+    REQUIRE(std::memcmp(alone.data(), together.data() + i * vocab, vocab * sizeof(float)) == 0);
+  }
+}
+
+TEST_CASE("Families of every kind can be split") {
+  const std::string name =
+      GENERATE("llama-biases", "qwen2-untied", "qwen3", "mistral", "llama-3-new");
+  const std::filesystem::path folder = kSource / "tests/data/families" / name;
+  const ModelConfig config = ModelConfig::from_folder(folder);
+  const std::unique_ptr<Backend> backend = make_backend(parse_device("cpu"), 1);
+  Transformer::Options options;
+  options.limits = {.max_positions = 40, .max_rows = 40};
+  LoadOptions load;
+  load.max_rows = 40;
+  const auto alone = load_model(folder, *backend, load);
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < 40; ++i) tokens.push_back(i * 7 % config.vocab_size);
+  const TokenScores expected = score_tokens(*alone, tokens, 4);
+  for (const Placement& placement : {layers(config, 2), tensor_placement(config, 2)}) {
+    Devices devices(folder, config, placement, options);
+    const TokenScores scores = score_tokens(*devices.model, tokens, 4);
+    CAPTURE(name, static_cast<int>(placement.split));
+    CHECK(scores.top_ids == expected.top_ids);
+    for (size_t i = 0; i < tokens.size(); ++i)
+      CHECK(scores.logsumexp[i] == Approx(expected.logsumexp[i]).epsilon(1e-5));
+  }
+}
+
+TEST_CASE("Sequences fork and go back on every rank") {
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const Placement placement =
+      GENERATE_COPY(as<Placement>{}, layers(config, 2), tensor_placement(config, 2));
+  Devices devices(kMain, config, placement, small());
+  test::ModelRunner runner(*devices.model);
+  const std::vector<int32_t> tokens = some_tokens(20);
+  const auto prompt = std::span(tokens).first(12), rest = std::span(tokens).last(8);
+  runner.run(prompt, 0);
+  const std::vector<float> expected = runner.run(rest, 12);
+  devices.model->truncate(0, 12, runner.stream());
+  devices.model->fork(0, 1, 12, runner.stream());
+  CHECK(runner.run(rest, 12, 1) == expected);
+  CHECK_THROWS_AS(devices.model->reserve(0, 161, runner.stream()), MemoryError);
+  CHECK(runner.run(rest, 12, 0) == expected);
+}
+
+TEST_CASE("Every rank allocates what is planned for it") {
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const std::unique_ptr<WeightSource> source = open_weights(kMain);
+  const FormatOf formats = formats_as_stored(*source);
+  for (const Placement& placement :
+       {layers(config, 3), tensor_placement(config, 2), tensor_placement(config, 8)}) {
+    Transformer::Options options = small();
+    uint64_t done = 0, total = 0;
+    options.progress = [&](uint64_t now, uint64_t all) {
+      done = now;
+      total = all;
+    };
+    Devices devices(kMain, config, placement, options);
+    uint64_t weights = 0;
+    for (int i = 0; i < placement.ranks(); ++i) {
+      const ModelShard& shard = placement.shards[static_cast<size_t>(i)];
+      const Transformer& rank = devices.model->rank(i);
+      CHECK(rank.weights_bytes() == weights_bytes(config, shard, formats, DeviceKind::kCpu));
+      CHECK(devices.backends[static_cast<size_t>(i)]->memory().allocated_bytes() ==
+            rank.weights_bytes() + kv_bytes(config, shard, options.limits, DeviceKind::kCpu) +
+                activation_bytes(config, shard, options.limits, DeviceKind::kCpu) +
+                logits_bytes(config, shard, options.limits));
+      weights += rank.weights_bytes();
+    }
+    CHECK(done == weights);
+    CHECK(total == weights);
+  }
+}
+
+/// Fails at its nth sum and passes everything else on.
+class FailingCommunicator final : public Communicator {
+ public:
+  FailingCommunicator(std::unique_ptr<Communicator> inner, int sums)
+      : inner_(std::move(inner)), sums_(sums) {}
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  void all_reduce_sum(TensorView values, Stream& stream) override {
+    if (sums_-- == 0) throw DeviceError("rank " + std::to_string(rank()) + " lost its device");
+    inner_->all_reduce_sum(values, stream);
+  }
+  void all_gather(TensorView values, TensorView gathered, Stream& stream) override {
+    inner_->all_gather(values, gathered, stream);
+  }
+  void broadcast(TensorView values, int root, Stream& stream) override {
+    inner_->broadcast(values, root, stream);
+  }
+  void send(TensorView values, int to, Stream& stream) override {
+    inner_->send(values, to, stream);
+  }
+  void recv(TensorView values, int from, Stream& stream) override {
+    inner_->recv(values, from, stream);
+  }
+  void abort(const std::string& reason) override { inner_->abort(reason); }
+
+ private:
+  std::unique_ptr<Communicator> inner_;
+  int sums_;
+};
+
+TEST_CASE("A rank that fails in a pass takes the others along instead of leaving them waiting") {
+  constexpr int kRanks = 3, kSumsBeforeFailure = 4;
+  const int failing = GENERATE(0, 1, 2);
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const Placement placement = tensor_placement(config, kRanks);
+  auto communicators = make_thread_communicators(kRanks);
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::vector<ShardedModel::Rank> ranks;
+  for (int i = 0; i < kRanks; ++i) {
+    const auto index = static_cast<size_t>(i);
+    backends.push_back(make_backend(parse_device("cpu:" + std::to_string(i)), 1));
+    if (i == failing) {
+      communicators[index] = std::make_unique<FailingCommunicator>(std::move(communicators[index]),
+                                                                   kSumsBeforeFailure);
+    }
+    ranks.push_back(
+        {placement.shards[index], backends[index].get(), std::move(communicators[index])});
+  }
+  ShardedModel model(
+      config, std::move(ranks), [] { return open_weights(kMain); }, small());
+  test::ModelRunner runner(model);
+  const std::vector<int32_t> tokens = some_tokens(3);
+  const std::string lost = "rank " + std::to_string(failing) + " lost its device";
+  CHECK_THROWS_WITH(runner.run(tokens, 0), lost);
+  CHECK_THROWS_WITH(runner.run(tokens, 0), ContainsText("aborted: " + lost));
+}
+
+TEST_CASE("When a device is too small, loading fails and nothing stays behind") {
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  CHECK_THROWS_AS(Devices(kMain, config, layers(config, 2), small(), "=4MiB"), MemoryError);
+}
+
+TEST_CASE("Ranks that do not belong together are refused") {
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  Placement placement = layers(config, 2);
+  std::swap(placement.shards[0], placement.shards[1]);
+  CHECK_THROWS_AS(Devices(kMain, config, placement, small()), ShapeError);
+}
+
+}  // namespace
+}  // namespace tandem
