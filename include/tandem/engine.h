@@ -14,6 +14,8 @@
 
 #include "tandem/config.h"
 #include "tandem/error.h"
+#include "tandem/ledger.h"
+#include "tandem/plan.h"
 #include "tandem/sampling.h"
 #include "tandem/stats.h"
 
@@ -100,6 +102,14 @@ struct EngineInfo {
 struct EngineOptions {
   /// Called while weights are loaded: "draft" or "main", bytes on the device so far and in all.
   std::function<void(std::string_view model, uint64_t done_bytes, uint64_t total_bytes)> on_load;
+  /// Asked after each tensor that is loaded, and while waiting for another process's load; true
+  /// gives up: everything is freed and from_config throws CancelledError. From several threads, one
+  /// at a time.
+  std::function<bool()> cancelled;
+  /// What engines of one process share, so that none counts memory that another was promised. None:
+  /// a ledger of its own, which keeps loads on real devices apart through
+  /// `MemoryLedger::default_lock_file`; simulated devices are then this engine's alone.
+  std::shared_ptr<MemoryLedger> ledger;
 };
 
 /// A draft/main pair, loaded and ready.
@@ -109,8 +119,9 @@ struct EngineOptions {
 /// destructor cancels what is running and waits.
 class Engine {
  public:
-  /// Loads the draft model first, then the main model.
-  /// @throws ConfigError, ModelError, MemoryError, DeviceError
+  /// Plans all memory, reserves it, then loads the draft model and the main model into it.
+  /// @throws ConfigError, ModelError, DeviceError; MemoryError before anything was allocated when
+  /// the pair does not fit; CancelledError
   static std::unique_ptr<Engine> from_config(const std::filesystem::path& path,
                                              const EngineOptions& options = {});
   static std::unique_ptr<Engine> from_config(const Config& config,
@@ -138,6 +149,11 @@ class Engine {
 
   const Config& config() const;
   const EngineInfo& info() const;
+  /// What was planned before the load.
+  const MemoryPlan& memory_plan() const;
+  /// Each row of the plan beside what was allocated for it; for what only measurement gives
+  /// (context, communicator, graphs, workspaces of a GPU) what was measured.
+  const std::vector<MemoryUse>& memory() const;
 
  private:
   class Impl;

@@ -57,6 +57,12 @@ class MemoryError : public Error {
   explicit MemoryError(const std::string& message) : Error(message, ExitCode::kMemory) {}
 };
 
+/// Work that was given up because the caller asked for it; everything taken for it was returned.
+class CancelledError : public Error {
+ public:
+  explicit CancelledError(const std::string& message) : Error(message, ExitCode::kRuntime) {}
+};
+
 /// A device or one of its libraries failed; names the call, the device and the remedy.
 class DeviceError : public Error {
  public:

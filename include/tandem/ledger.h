@@ -82,10 +82,9 @@ class MemoryLedger : public std::enable_shared_from_this<MemoryLedger> {
   using Cancelled = std::function<bool()>;
 
   /// Looks, decides and reserves as one step.
-  /// @throws MemoryError when `decide` takes more than is left, when another process does not
-  /// finish its load in time, or
-  ///         when cancelled while waiting; whatever `measure` and `decide` throw. Nothing is
-  ///         reserved then.
+  /// @throws MemoryError when `decide` takes more than is left, or when another process does not
+  /// finish its load in time; CancelledError when cancelled while waiting; whatever `measure` and
+  /// `decide` throw. Nothing is reserved then.
   MemoryReservation reserve(const Measure& measure, const Decide& decide,
                             const Cancelled& cancelled = {});
 

@@ -4,5 +4,7 @@
 #include "tandem/config.h"
 #include "tandem/engine.h"
 #include "tandem/error.h"
+#include "tandem/ledger.h"
+#include "tandem/plan.h"
 #include "tandem/sampling.h"
 #include "tandem/stats.h"

@@ -110,6 +110,8 @@ class Engine::Impl {
   }
   const Config& config() const { return config_; }
   const EngineInfo& info() const { return pair_.info; }
+  const MemoryPlan& memory_plan() const { return pair_.plan; }
+  const std::vector<MemoryUse>& memory() const { return pair_.memory; }
 
  private:
   void check_parameters(const Request& request) const {
@@ -253,5 +255,7 @@ std::string Engine::detokenize(std::span<const int32_t> ids) const {
 }
 const Config& Engine::config() const { return impl_->config(); }
 const EngineInfo& Engine::info() const { return impl_->info(); }
+const MemoryPlan& Engine::memory_plan() const { return impl_->memory_plan(); }
+const std::vector<MemoryUse>& Engine::memory() const { return impl_->memory(); }
 
 }  // namespace tandem

@@ -3,8 +3,14 @@
 #include <algorithm>
 #include <string>
 
+#include "backend/cpu/thread_pool.h"
+#include "comm/thread_communicator.h"
 #include "core/device.h"
+#include "core/log.h"
 #include "core/size.h"
+#include "engine/memory_audit.h"
+#include "engine/pair_request.h"
+#include "model/sharded_model.h"
 #include "spec/model_drafter.h"
 #include "spec/ngram_drafter.h"
 #include "spec/vocabulary_agreement.h"
@@ -13,68 +19,20 @@
 namespace tandem {
 namespace {
 
-/// "auto" draft length, until something measured says better.
-constexpr int kDefaultSpeculativeTokens = 4;
-/// "auto" context at most: a cache for the 131072 positions that many models allow is rarely
-/// wanted.
-constexpr int kDefaultMaxModelLen = 8192;
-/// Rows of one prefill pass.
-constexpr int kPrefillRows = 256;
-/// Rows of one draft pass whose logits are wanted.
-constexpr int kDraftLogitsRows = 1;
+#ifdef NDEBUG
+constexpr bool kDebugBuild = false;
+#else
+constexpr bool kDebugBuild = true;
+#endif
 
-DeviceSpec choose_device(const Config& config) {
-  const auto require = [&](bool holds, const std::string& what) {
-    if (!holds) throw ConfigError(config.source + ": " + what);
+void refuse_quantization(const Config& config) {
+  const auto check = [&](const char* key, const std::string& quantization) {
+    if (quantization == "none") return;
+    throw ConfigError(config.source + ": \"" + key + "\" is \"" + quantization +
+                      "\"; this version runs weights as they are stored: set \"none\"");
   };
-  DeviceSpec device;
-  if (config.main.devices == "auto") {
-    device.id = list_devices().front().id;
-  } else {
-    const std::vector<DeviceSpec> devices = parse_device_list(config.main.devices);
-    require(devices.size() == 1, "\"main.devices\" names " + std::to_string(devices.size()) +
-                                     " devices; this version runs a model on one");
-    device = devices.front();
-  }
-  if (config.draft && config.draft->device != "auto") {
-    require(parse_device(config.draft->device).id == device.id,
-            "\"draft.device\" is \"" + config.draft->device + "\", the main model's device " +
-                to_string(device.id) + "; this version keeps both on one device");
-  }
-  const auto check_quantization = [&](const char* key, const std::string& quantization) {
-    require(quantization == "none",
-            std::string("\"") + key + "\" is \"" + quantization +
-                "\"; this version runs weights as they are stored: set \"none\"");
-  };
-  check_quantization("main.quantization", config.main.quantization);
-  if (config.draft) check_quantization("draft.quantization", config.draft->quantization);
-  return device;
-}
-
-/// Formats for "main.dtype"; empty: as stored.
-FormatOf formats_of(const std::string& dtype) {
-  if (dtype == "float32") return formats_all(WeightFormat::kF32);
-  if (dtype == "float16") return formats_all(WeightFormat::kF16);
-  if (dtype == "bfloat16") return formats_all(WeightFormat::kBF16);
-  return {};
-}
-
-int choose_max_model_len(const Config& config, const ModelConfig& main, EngineInfo& info) {
-  const int limit = main.max_position_embeddings;
-  if (!config.main.max_model_len) {
-    if (limit > kDefaultMaxModelLen) {
-      info.warnings.push_back(
-          main.source + ": the context is " + std::to_string(kDefaultMaxModelLen) + " of the " +
-          std::to_string(limit) + " tokens the model allows; set \"main.max_model_len\" for more");
-    }
-    return std::min(limit, kDefaultMaxModelLen);
-  }
-  if (*config.main.max_model_len > limit) {
-    throw ConfigError(config.source + ": \"main.max_model_len\" is " +
-                      std::to_string(*config.main.max_model_len) + "; " + main.source + " allows " +
-                      std::to_string(limit));
-  }
-  return *config.main.max_model_len;
+  check("main.quantization", config.main.quantization);
+  if (config.draft) check("draft.quantization", config.draft->quantization);
 }
 
 /// The bytes of every id that the model and its tokenizer both know.
@@ -87,24 +45,14 @@ std::vector<std::optional<std::string>> vocabulary_of(const Tokenizer& tokenizer
   return vocabulary;
 }
 
-/// One of the two models on its way to the device.
-struct ModelToLoad {
-  std::filesystem::path folder;
-  std::string role;
-  ModelConfig config;
-  ModelLimits limits;
-  FormatOf formats;
-
-  std::unique_ptr<Transformer> load(Backend& backend, const EngineOptions& options) const {
-    const std::unique_ptr<WeightSource> source = open_weights(folder);
-    Transformer::Options wanted{limits, role, formats, {}};
-    if (options.on_load) {
-      wanted.progress = [&](uint64_t done, uint64_t total) { options.on_load(role, done, total); };
-    }
-    return std::make_unique<Transformer>(config, ModelShard::whole(config), *source, backend,
-                                         wanted);
-  }
-};
+/// The ledger that coordinates this load: the caller's, or one of its own.
+std::shared_ptr<MemoryLedger> ledger_for(const EngineOptions& options,
+                                         const DeviceChoice& devices) {
+  if (options.ledger) return options.ledger;
+  const bool real = std::any_of(devices.specs.begin(), devices.specs.end(),
+                                [](const DeviceSpec& spec) { return !spec.capacity_bytes; });
+  return MemoryLedger::create(real ? MemoryLedger::default_lock_file() : std::filesystem::path());
+}
 
 class PairLoader {
  public:
@@ -112,78 +60,192 @@ class PairLoader {
       : config_(config), speculation_(config.speculation), options_(options) {}
 
   LoadedPair load() {
-    const DeviceSpec device = choose_device(config_);
-    prepare_main();
-    if (speculation_.method == "draft_model") prepare_draft();
-    pair_.backend = make_backend(device, config_.cpu_threads);
-    pair_.info.device = pair_.backend->description();
-    if (draft_) pair_.draft = draft_->load(*pair_.backend, options_);
-    pair_.main = main_.load(*pair_.backend, options_);
-    if (pair_.draft) compare_sizes();
-    pair_.decoder = std::make_unique<SpeculativeDecoder>(*pair_.main, make_drafter(), max_drafts_);
+    refuse_quantization(config_);
+    request_ = pair_request(config_);
+    describe_models();
+    reserve_memory();
+    describe_plan();
+    make_backends();
+    MemoryAudit audit(plan_.memory);
+    if (plan_.draft) load_draft(audit);
+    load_main(audit);
+    make_decoder(audit);
+    pair_.reservation.mark_allocated();
+    check(audit);
     return std::move(pair_);
   }
 
  private:
-  void prepare_main() {
+  void describe_models() {
     EngineInfo& info = pair_.info;
-    main_.folder = config_.main.model;
-    main_.role = "main";
-    main_.config = ModelConfig::from_folder(main_.folder);
-    main_.formats = formats_of(config_.main.dtype);
-    take_warnings(main_.config);
-    pair_.tokenizer = Tokenizer::from_folder(main_.folder);
-    pair_.eos_token_ids = main_.config.eos_token_ids;
-    info.main_model = main_.folder.string();
+    const ModelConfig& main = request_.plan.main.config;
+    take_warnings(main);
+    pair_.tokenizer = Tokenizer::from_folder(config_.main.model);
+    pair_.eos_token_ids = main.eos_token_ids;
+    info.main_model = config_.main.model.string();
     info.method = speculation_.method;
-    info.max_model_len = choose_max_model_len(config_, main_.config, info);
-    if (speculation_.method != "none") {
-      info.num_speculative_tokens = speculation_.num_speculative_tokens.value_or(
-          std::min(kDefaultSpeculativeTokens, speculation_.max_speculative_tokens));
-      max_drafts_ = std::max(info.num_speculative_tokens, speculation_.max_speculative_tokens);
-      info.max_speculative_tokens = max_drafts_;
-    }
-    main_.limits = {.max_positions = info.max_model_len,
-                    .max_rows = kPrefillRows,
-                    .max_logits_rows = max_drafts_ + 1};
-  }
-
-  void prepare_draft() {
-    EngineInfo& info = pair_.info;
-    draft_.emplace();
-    draft_->folder = config_.draft->model;
-    draft_->role = "draft";
-    draft_->config = ModelConfig::from_folder(draft_->folder);
-    take_warnings(draft_->config);
+    info.num_speculative_tokens = request_.num_speculative_tokens;
+    info.max_speculative_tokens = request_.max_drafts;
+    if (!request_.plan.draft) return;
+    take_warnings(request_.plan.draft->config);
+    info.draft_model = config_.draft->model.string();
     compare_tokenizers();
-    info.draft_model = draft_->folder.string();
-    info.draft_max_model_len = std::min(info.max_model_len, draft_->config.max_position_embeddings);
-    if (info.draft_max_model_len < info.max_model_len) {
-      info.warnings.push_back(draft_->config.source + ": the draft's context ends at " +
-                              std::to_string(info.draft_max_model_len) +
-                              " tokens, the main model's at " + std::to_string(info.max_model_len) +
-                              "; between them decoding is plain");
-    }
-    draft_->limits = {.max_positions = info.draft_max_model_len,
-                      .max_rows = kPrefillRows,
-                      .max_logits_rows = kDraftLogitsRows};
   }
 
   void compare_tokenizers() {
-    const Tokenizer draft_tokenizer = Tokenizer::from_folder(draft_->folder);
-    agreement_ = compare_vocabularies(vocabulary_of(*pair_.tokenizer, main_.config),
-                                      vocabulary_of(draft_tokenizer, draft_->config));
+    const Tokenizer draft_tokenizer = Tokenizer::from_folder(config_.draft->model);
+    agreement_ = compare_vocabularies(vocabulary_of(*pair_.tokenizer, request_.plan.main.config),
+                                      vocabulary_of(draft_tokenizer, request_.plan.draft->config));
     pair_.info.vocabulary_agreement = agreement_.fraction();
     const std::string refusal = vocabulary_refusal(agreement_);
     if (refusal.empty()) return;
-    const std::string message = draft_->folder.string() + ": " + refusal;
+    const std::string message = config_.draft->model.string() + ": " + refusal;
     if (!speculation_.allow_vocabulary_mismatch) throw ModelError(message);
     pair_.info.warnings.push_back(message);
   }
 
+  /// Measures, plans and reserves in one step, so that no other load counts the same bytes.
+  void reserve_memory() {
+    const bool measured = request_.plan.devices.front().id.kind != DeviceKind::kCpu;
+    const OverheadHistory history =
+        measured ? OverheadHistory(OverheadHistory::default_file()) : OverheadHistory();
+    const auto measure = [&] {
+      request_.plan.devices = survey_devices(request_.devices, config_.memory);
+      std::vector<DeviceMemory> memory;
+      for (const PlanDevice& device : request_.plan.devices) {
+        memory.push_back({to_string(device.id), device.capacity_bytes, device.free_bytes});
+      }
+      return memory;
+    };
+    const auto decide = [&](const std::vector<DeviceMemory>& available) {
+      for (size_t i = 0; i < available.size(); ++i) {
+        request_.plan.devices[i].free_bytes = available[i].free_bytes;
+      }
+      plan_ = make_plan(request_.plan, history);
+      if (plan_.memory.shortfall) {
+        throw MemoryError(config_.source + ": " + plan_.memory.shortfall->message);
+      }
+      std::vector<DeviceBytes> taken;
+      for (const DevicePlan& device : plan_.memory.devices) {
+        taken.push_back({device.name, device.bytes_of("")});
+      }
+      return taken;
+    };
+    pair_.reservation =
+        ledger_for(options_, request_.devices)->reserve(measure, decide, options_.cancelled);
+  }
+
+  void describe_plan() {
+    EngineInfo& info = pair_.info;
+    pair_.plan = plan_.memory;
+    info.max_model_len = plan_.main.limits.max_positions;
+    const ModelConfig& main = request_.plan.main.config;
+    if (!config_.main.max_model_len && info.max_model_len < main.max_position_embeddings) {
+      info.warnings.push_back(main.source + ": the context is " +
+                              std::to_string(info.max_model_len) + " of the " +
+                              std::to_string(main.max_position_embeddings) +
+                              " tokens the model allows: no more fits in memory");
+    }
+    if (!plan_.draft) return;
+    info.draft_max_model_len = plan_.draft->limits.max_positions;
+    if (info.draft_max_model_len < info.max_model_len) {
+      info.warnings.push_back(
+          request_.plan.draft->config.source + ": the draft's context ends at " +
+          std::to_string(info.draft_max_model_len) + " tokens, the main model's at " +
+          std::to_string(info.max_model_len) + "; between them decoding is plain");
+    }
+  }
+
+  void make_backends() {
+    const std::vector<DeviceSpec>& specs = request_.devices.specs;
+    std::vector<bool> used(specs.size(), false);
+    for (const size_t device : plan_.main.devices) used[device] = true;
+    if (plan_.draft) used[plan_.draft->devices.front()] = true;
+    // Devices that share the host's cores share them out: their threads spin while they wait.
+    const int cores = config_.cpu_threads > 0 ? config_.cpu_threads : available_cores();
+    const int sharing = static_cast<int>(std::count(used.begin(), used.end(), true));
+    for (size_t device = 0; device < specs.size(); ++device) {
+      pair_.backends.push_back(
+          used[device] ? make_backend(specs[device], std::max(1, cores / sharing)) : nullptr);
+      if (!used[device]) continue;
+      std::string& names = pair_.info.device;
+      names += (names.empty() ? "" : "; ") + pair_.backends.back()->description();
+    }
+  }
+
+  Transformer::Options options_for(const PlannedModel& model, const PlacedModel& placed) const {
+    Transformer::Options wanted{placed.limits, model.role, model.formats, {}};
+    wanted.progress = [this, role = model.role](uint64_t done, uint64_t total) {
+      if (options_.on_load) options_.on_load(role, done, total);
+      if (options_.cancelled && options_.cancelled()) {
+        throw CancelledError("loading the " + role + " model was cancelled");
+      }
+    };
+    return wanted;
+  }
+
+  void load_draft(MemoryAudit& audit) {
+    const PlannedModel& model = *request_.plan.draft;
+    const PlacedModel& placed = *plan_.draft;
+    Backend& backend = *pair_.backends[placed.devices.front()];
+    const std::unique_ptr<WeightSource> source = open_weights(config_.draft->model);
+    pair_.draft = std::make_unique<Transformer>(model.config, placed.placement.shards.front(),
+                                                *source, backend, options_for(model, placed));
+    take_bytes(audit, placed.devices.front(), model.role, *pair_.draft);
+  }
+
+  void load_main(MemoryAudit& audit) {
+    const PlannedModel& model = request_.plan.main;
+    const PlacedModel& placed = plan_.main;
+    const auto open = [this] { return open_weights(config_.main.model); };
+    const Transformer::Options options = options_for(model, placed);
+    if (placed.placement.ranks() == 1) {
+      const std::unique_ptr<WeightSource> source = open();
+      auto whole =
+          std::make_unique<Transformer>(model.config, placed.placement.shards.front(), *source,
+                                        *pair_.backends[placed.devices.front()], options);
+      take_bytes(audit, placed.devices.front(), model.role, *whole);
+      pair_.main = std::move(whole);
+    } else {
+      std::vector<std::unique_ptr<Communicator>> communicators =
+          make_thread_communicators(placed.placement.ranks());
+      std::vector<ShardedModel::Rank> ranks;
+      for (size_t rank = 0; rank < placed.devices.size(); ++rank) {
+        ranks.push_back({placed.placement.shards[rank], pair_.backends[placed.devices[rank]].get(),
+                         std::move(communicators[rank])});
+      }
+      auto sharded = std::make_unique<ShardedModel>(model.config, std::move(ranks), open, options);
+      for (size_t rank = 0; rank < placed.devices.size(); ++rank) {
+        take_bytes(audit, placed.devices[rank], model.role, sharded->rank(static_cast<int>(rank)));
+      }
+      pair_.main = std::move(sharded);
+    }
+  }
+
+  void take_bytes(MemoryAudit& audit, size_t device, const std::string& role,
+                  const Transformer& model) const {
+    const std::string name = name_of_device(device);
+    audit.add(name, role, MemoryPurpose::kWeights, model.weights_bytes());
+    audit.add(name, role, MemoryPurpose::kKvCache, model.kv_bytes());
+    audit.add(name, role, MemoryPurpose::kActivations, model.activation_bytes());
+    audit.add(name, role, MemoryPurpose::kLogits, model.logits_bytes());
+  }
+
+  std::string name_of_device(size_t device) const {
+    return to_string(request_.plan.devices[device].id);
+  }
+
+  uint64_t weights_of(std::string_view role) const {
+    uint64_t sum = 0;
+    for (const MemoryUse& use : pair_.memory) {
+      if (use.model == role && use.purpose == MemoryPurpose::kWeights) sum += use.actual_bytes;
+    }
+    return sum;
+  }
+
   void compare_sizes() {
-    const uint64_t draft_bytes = pair_.draft->weights_bytes(),
-                   main_bytes = pair_.main->weights_bytes();
+    const uint64_t draft_bytes = weights_of("draft");
+    const uint64_t main_bytes = weights_of("main");
     if (draft_bytes <= main_bytes) return;
     pair_.info.warnings.push_back("the draft model (" + format_size(draft_bytes) +
                                   " of weights) is larger than the main model (" +
@@ -191,17 +253,38 @@ class PairLoader {
                                   "): drafting will cost more than it saves; are the two swapped?");
   }
 
-  std::unique_ptr<Drafter> make_drafter() {
-    if (pair_.draft) {
-      return std::make_unique<ModelDrafter>(*pair_.draft, pair_.main->vocab_size(),
-                                            agreement_.allowed);
+  void make_decoder(MemoryAudit& audit) {
+    const auto allocated = [this](size_t device) {
+      return pair_.backends[device]->memory().allocated_bytes();
+    };
+    std::unique_ptr<Drafter> drafter;
+    if (plan_.draft) {
+      const size_t device = plan_.draft->devices.front();
+      const uint64_t before = allocated(device);
+      drafter = std::make_unique<ModelDrafter>(*pair_.draft, pair_.main->vocab_size(),
+                                               agreement_.allowed);
+      audit.add(name_of_device(device), "draft", MemoryPurpose::kRoundState,
+                allocated(device) - before);
+    } else if (speculation_.method == "ngram") {
+      drafter =
+          std::make_unique<NgramDrafter>(pair_.main->backend(), speculation_.prompt_lookup_min,
+                                         speculation_.prompt_lookup_max, pair_.info.max_model_len);
     }
-    if (speculation_.method == "ngram") {
-      return std::make_unique<NgramDrafter>(*pair_.backend, speculation_.prompt_lookup_min,
-                                            speculation_.prompt_lookup_max,
-                                            pair_.info.max_model_len);
-    }
-    return nullptr;
+    const size_t leader = plan_.main.devices[static_cast<size_t>(plan_.main.placement.leader())];
+    const uint64_t before = allocated(leader);
+    pair_.decoder =
+        std::make_unique<SpeculativeDecoder>(*pair_.main, std::move(drafter), request_.max_drafts);
+    audit.add(name_of_device(leader), "main", MemoryPurpose::kRoundState,
+              allocated(leader) - before);
+  }
+
+  void check(const MemoryAudit& audit) {
+    pair_.memory = audit.uses();
+    compare_sizes();
+    const std::string difference = audit.difference();
+    if (difference.empty()) return;
+    if (kDebugBuild) throw Error(difference);
+    log().warn("{}", difference);
   }
 
   void take_warnings(const ModelConfig& model) {
@@ -212,10 +295,9 @@ class PairLoader {
   const Config& config_;
   const Config::Speculation& speculation_;
   const EngineOptions& options_;
-  ModelToLoad main_;
-  std::optional<ModelToLoad> draft_;
+  PairRequest request_;
+  Plan plan_;
   VocabularyAgreement agreement_;
-  int max_drafts_ = 0;
   LoadedPair pair_;
 };
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "model/language_model.h"
 #include "model/transformer.h"
 #include "spec/speculative_decoder.h"
 #include "tandem/config.h"
@@ -15,20 +16,24 @@
 namespace tandem {
 
 /// Everything that decoding needs, loaded. Members are destroyed from the last to the first, so
-/// that users go before what they use.
+/// that users go before what they use, and memory before its reservation.
 struct LoadedPair {
-  std::unique_ptr<Backend> backend;
+  MemoryReservation reservation;
+  std::vector<std::unique_ptr<Backend>> backends;  ///< by device of the plan; null where unused
   std::optional<Tokenizer> tokenizer;  ///< the main model's; never empty in a loaded pair
   std::vector<int32_t> eos_token_ids;
   std::unique_ptr<Transformer> draft;  ///< null unless the method is "draft_model"
-  std::unique_ptr<Transformer> main;
+  std::unique_ptr<LanguageModel> main;
   std::unique_ptr<SpeculativeDecoder> decoder;
   EngineInfo info;
+  MemoryPlan plan;
+  std::vector<MemoryUse> memory;
 };
 
-/// Checks the pair (configurations, contexts, vocabularies), then loads the draft model, then the
-/// main model.
-/// @throws ConfigError, ModelError, MemoryError, DeviceError
+/// Checks the pair (configurations, contexts, vocabularies), plans and reserves its memory, then
+/// loads the draft model and the main model into it.
+/// @throws ConfigError, ModelError, MemoryError, DeviceError, CancelledError; by then everything
+/// that was taken has been given back
 LoadedPair load_pair(const Config& config, const EngineOptions& options);
 
 }  // namespace tandem

@@ -1,0 +1,155 @@
+#include <atomic>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/size.h"
+#include "support/catch.h"
+#include "tandem/engine.h"
+
+using namespace tandem;
+
+namespace {
+
+constexpr int kTokens = 48;
+constexpr const char* kPrompt = "def fibonacci(n):\n";
+
+Config demo_on(const std::string& devices, const std::string& split = "auto") {
+  const std::filesystem::path source = TANDEM_SOURCE_DIR;
+  Config config;
+  config.main.model = source / "models/demo/main";
+  config.draft.emplace().model = source / "models/demo/draft";
+  config.main.devices = devices;
+  config.main.split = split;
+  config.cpu_threads = 2;
+  return config;
+}
+
+std::string simulated(int count) {
+  std::string devices;
+  for (int i = 0; i < count; ++i) {
+    devices += (i > 0 ? ",cpu:" : "cpu:") + std::to_string(i) + "=96MiB";
+  }
+  return devices;
+}
+
+std::vector<int32_t> greedy(Engine& engine, std::optional<int> num_drafts = {}) {
+  Request request;
+  request.prompt = std::string(kPrompt);
+  request.params.max_tokens = kTokens;
+  request.params.ignore_eos = true;
+  request.num_speculative_tokens = num_drafts;
+  return engine.submit(std::move(request)).wait().front().token_ids;
+}
+
+}  // namespace
+
+TEST_CASE("an engine takes what it planned, and says so") {
+  const std::vector<int32_t> expected = greedy(*Engine::from_config(demo_on(simulated(1))));
+  REQUIRE(expected.size() == kTokens);
+  for (int devices = 1; devices <= 4; ++devices) {
+    for (const char* split : {"layer", "tensor"}) {
+      CAPTURE(devices, split);
+      const auto engine = Engine::from_config(demo_on(simulated(devices), split));
+      const MemoryPlan& plan = engine->memory_plan();
+      CHECK(plan.fits);
+      CHECK(plan.placement.back().devices.size() == static_cast<size_t>(devices));
+      uint64_t planned = 0;
+      for (const DevicePlan& device : plan.devices) planned += device.bytes_of("");
+      uint64_t actual = 0;
+      for (const MemoryUse& use : engine->memory()) {
+        CAPTURE(use.device, use.model, name_of(use.purpose));
+        CHECK(use.planned_bytes == use.actual_bytes);
+        actual += use.actual_bytes;
+      }
+      CHECK(actual == planned);
+      CHECK(greedy(*engine) == expected);
+      CHECK(greedy(*engine, 0) == expected);
+    }
+  }
+}
+
+TEST_CASE("the draft may have a device of its own") {
+  Config config = demo_on("cpu:0=64MiB");
+  config.draft->device = "cpu:1=16MiB";
+  const auto engine = Engine::from_config(config);
+  CHECK(engine->memory_plan().device("cpu:1")->bytes_of("draft") > 0);
+  CHECK(engine->memory_plan().device("cpu:0")->bytes_of("draft") == 0);
+  CHECK(greedy(*engine) == greedy(*engine, 0));
+}
+
+TEST_CASE("what does not fit is refused before anything is loaded") {
+  EngineOptions options;
+  bool loaded = false;
+  options.on_load = [&](std::string_view, uint64_t, uint64_t) { loaded = true; };
+  options.ledger = MemoryLedger::create();
+  try {
+    Engine::from_config(demo_on("cpu:0=20MiB"), options);
+    FAIL("nothing was thrown");
+  } catch (const MemoryError& error) {
+    const std::string message = error.what();
+    CAPTURE(message);
+    CHECK(message.find("cpu:0 is ") != std::string::npos);
+    CHECK(message.find(" short") != std::string::npos);
+    CHECK(error.exit_code() == ExitCode::kMemory);
+  }
+  CHECK_FALSE(loaded);
+  CHECK(options.ledger->reserved_bytes("cpu:0") == 0);
+}
+
+TEST_CASE("of two engines loaded at once into memory for one, exactly one succeeds") {
+  EngineOptions options;
+  options.ledger = MemoryLedger::create();
+  Config config = demo_on("cpu:0=80MiB");  // 61 MiB for one with the whole context
+  config.main.max_model_len = 2048;
+  std::unique_ptr<Engine> engines[2];
+  std::string refusals[2];
+  std::atomic<int> waiting{2};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&, i] {
+      --waiting;
+      while (waiting.load() > 0) std::this_thread::yield();
+      try {
+        engines[i] = Engine::from_config(config, options);
+      } catch (const MemoryError& error) {
+        refusals[i] = error.what();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  REQUIRE((engines[0] == nullptr) != (engines[1] == nullptr));
+  const int winner = engines[0] == nullptr ? 1 : 0;
+  CAPTURE(refusals[1 - winner]);
+  CHECK(refusals[1 - winner].find("cpu:0 is ") != std::string::npos);
+  CHECK(greedy(*engines[winner]).size() == kTokens);
+
+  engines[winner].reset();
+  CHECK(options.ledger->reserved_bytes("cpu:0") == 0);
+  CHECK_NOTHROW(Engine::from_config(config, options));
+}
+
+TEST_CASE("a load that is cancelled half-way returns every byte") {
+  for (const char* devices : {"cpu:0=96MiB", "cpu:0=96MiB,cpu:1=96MiB"}) {
+    for (const std::string model : {"draft", "main"}) {
+      CAPTURE(devices, model);
+      EngineOptions options;
+      options.ledger = MemoryLedger::create();
+      bool half_way = false;
+      uint64_t reserved = 0;
+      options.on_load = [&](std::string_view role, uint64_t done, uint64_t total) {
+        half_way = half_way || (role == model && done >= total / 2);
+        reserved = options.ledger->reserved_bytes("cpu:0");
+      };
+      options.cancelled = [&] { return half_way; };
+      CHECK_THROWS_AS(Engine::from_config(demo_on(devices), options), CancelledError);
+      CHECK(reserved > 0);
+      CHECK(options.ledger->reserved_bytes("cpu:0") == 0);
+      CHECK(options.ledger->reserved_bytes("cpu:1") == 0);
+      options.cancelled = {};
+      CHECK_NOTHROW(Engine::from_config(demo_on(devices), options));
+    }
+  }
+}
