@@ -6,6 +6,7 @@
 #include <random>
 
 #include "backend/backend.h"
+#include "backend/cpu/kernels.h"
 #include "reference_rules.h"
 #include "support/catch.h"
 #include "support/chi_square.h"
@@ -225,6 +226,24 @@ TEST_CASE("sample draws by inverse transform, gumbel_argmax by the noise of each
         winner = x;
       }
       REQUIRE(coupled[r] == winner);
+    }
+  }
+}
+
+TEST_CASE("every instruction set gives Philox's numbers", "[sample]") {
+  const auto isa = GENERATE(CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512);
+  if (!has_isa(isa)) return;
+  std::mt19937_64 random(1);
+  for (int repeat = 0; repeat < 100; ++repeat) {
+    const PhiloxCounter counter = {static_cast<uint32_t>(random()), static_cast<uint32_t>(random()),
+                                   0, static_cast<uint32_t>(random())};
+    const uint64_t key = random();
+    const auto first = static_cast<uint32_t>(random() % 100000);
+    uint32_t words[4 * kLanes];
+    cpu_kernels(isa).philox_blocks(counter.data(), key, first, words);
+    for (uint32_t i = 0; i < kLanes; ++i) {
+      const auto expected = philox4x32({counter[0], counter[1], first + i, counter[3]}, key);
+      for (uint32_t j = 0; j < 4; ++j) REQUIRE(words[kLanes * j + i] == expected[j]);
     }
   }
 }

@@ -22,9 +22,9 @@ CpuIsa best_isa() {
 }
 
 size_t attention_scratch_floats(int rows, int group, int head_dim) {
-  const auto heads = static_cast<size_t>(rows) * static_cast<size_t>(group);
-  const size_t running = heads * (2 + static_cast<size_t>(head_dim));
-  return static_cast<size_t>(group) * (kAttentionPart + 1) + running;
+  constexpr size_t kQueryFloats = 8;  // pointers and running numbers of a query
+  const auto queries = static_cast<size_t>(rows) * static_cast<size_t>(group);
+  return queries * (kQueryFloats + static_cast<size_t>(head_dim));
 }
 
 }  // namespace tandem

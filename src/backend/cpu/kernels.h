@@ -50,20 +50,27 @@ struct AttentionArgs {
   int group = 0;  ///< query heads that share the kv head
   int head_dim = 0;
   float scale = 1.0f;
-  const float* keys = nullptr;  ///< this head's keys in page 0
-  const float* values = nullptr;
-  int64_t page_stride = 0;  ///< floats between pages
+  const float* keys = nullptr;    ///< this head's keys in page 0, (head_dim, page_tokens)
+  const float* values = nullptr;  ///< likewise, (page_tokens, head_dim)
+  int64_t page_stride = 0;        ///< floats between pages
   const int32_t* pages = nullptr;
   int page_tokens = 0;
   float* scratch = nullptr;  ///< attention_scratch_floats(rows, group, head_dim)
 };
+/// Enough for any instruction set.
 size_t attention_scratch_floats(int rows, int group, int head_dim);
+
+/// Where element `d` of the key at slot `t` of a page lies within its head: slots are innermost, so
+/// that a vector holds one element of 16 keys and their scores need no sums across lanes.
+constexpr int64_t key_offset(int64_t t, int64_t d, int64_t page_tokens) {
+  return d * page_tokens + t;
+}
 
 /// Slots in a part of the cache; parts are combined in ascending order (DESIGN 4).
 inline constexpr int kAttentionPart = 64;
 
-/// The inner loops of the backend for one instruction set. Every sum has an order that depends on
-/// its length alone: lane l adds elements l, l + 16, …, then the lanes are added as a tree.
+/// The inner loops of the backend for one instruction set. The order of every sum depends on its
+/// length alone.
 struct CpuKernels {
   void (*matmul_bf16)(const MatmulArgs& args) = nullptr;
   void (*matmul_f16)(const MatmulArgs& args) = nullptr;
@@ -84,6 +91,10 @@ struct CpuKernels {
   float (*exp_sum)(const float* x, float shift, float scale, int64_t n, float* out) = nullptr;
   /// out[i] = x[i] * factor; out may be x
   void (*scale)(const float* x, float factor, int64_t n, float* out) = nullptr;
+  /// Philox4x32-10 of `counter` with token blocks first_block … first_block + 15 in the place of
+  /// counter[2]: word j of block i goes to words[16 j + i].
+  void (*philox_blocks)(const uint32_t* counter, uint64_t key, uint32_t first_block,
+                        uint32_t* words) = nullptr;
 };
 
 /// @throws UsageError when this build or machine lacks the instruction set

@@ -1,8 +1,10 @@
 #include "backend/cpu/isa_tables.h"
 #include "backend/cpu/vec_avx512.h"
+#include "backend/cpu/words_avx512.h"
 // After the vectors that they are written in.
 #include "backend/cpu/attention_impl.h"
 #include "backend/cpu/matmul_impl.h"
+#include "backend/cpu/philox_impl.h"
 #include "backend/cpu/row_ops_impl.h"
 
 namespace tandem {
@@ -18,6 +20,7 @@ const CpuKernels kAvx512Kernels = {
     .max = max_row,
     .exp_sum = exp_sum,
     .scale = scale_row,
+    .philox_blocks = philox_blocks,
 };
 
 }  // namespace tandem

@@ -9,17 +9,22 @@ namespace tandem {
 namespace {
 
 /// The `top` largest of x and their ids, descending, of equal ones the lower id first.
-void largest(const float* x, int64_t n, int top, int32_t* ids, float* values) {
+void largest(const float* x, int64_t n, int top, const CpuKernels& kernels, int32_t* ids,
+             float* values) {
   int count = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    if (count == top && !(x[i] > values[top - 1])) continue;
-    int place = count < top ? count++ : top - 1;
-    for (; place > 0 && x[i] > values[place - 1]; --place) {
-      values[place] = values[place - 1];
-      ids[place] = ids[place - 1];
+  for (int64_t first = 0; first < n; first += round::kBlock) {
+    const int64_t last = std::min(first + round::kBlock, n);
+    if (count == top && !(kernels.max(x + first, last - first) > values[top - 1])) continue;
+    for (int64_t i = first; i < last; ++i) {
+      if (count == top && !(x[i] > values[top - 1])) continue;
+      int place = count < top ? count++ : top - 1;
+      for (; place > 0 && x[i] > values[place - 1]; --place) {
+        values[place] = values[place - 1];
+        ids[place] = ids[place - 1];
+      }
+      values[place] = x[i];
+      ids[place] = static_cast<int32_t>(i);
     }
-    values[place] = x[i];
-    ids[place] = static_cast<int32_t>(i);
   }
 }
 
@@ -44,7 +49,7 @@ void CpuBackend::log_probabilities(TensorView logits, const int32_t* ids, int to
     if (ids != nullptr) logprobs[r] = x[ids[r]] - log_sum;
     if (top == 0) return;
     float* values = top_logprobs + r * top;
-    largest(x, n, top, top_ids + r * top, values);
+    largest(x, n, top, kernels_, top_ids + r * top, values);
     for (int i = 0; i < top; ++i) values[i] -= log_sum;
   };
   if (rows < 2 || rows * n < round::kParallelElements) {

@@ -8,43 +8,46 @@
 namespace tandem {
 namespace {
 
-constexpr int kNumbersPerBlock = 4;                          ///< of a Philox counter
-constexpr int kCounters = round::kBlock / kNumbersPerBlock;  ///< worked on side by side
+constexpr int kNumbersPerCounter = 4;
+static_assert(round::kBlock == kNumbersPerCounter * kLanes);
 
-/// Random bits of tokens [first, first + kBlock), as philox4x32 gives them for the token blocks
-/// first / 4 …; the counters run side by side so that the compiler can use vectors.
-void gumbel_bits(const PhiloxCounter& counter, uint64_t key, int64_t first, uint32_t* bits) {
-  PhiloxCounter counters[kCounters];
-  for (int i = 0; i < kCounters; ++i) {
-    counters[i] = counter;
-    counters[i][2] = static_cast<uint32_t>(first / kNumbersPerBlock + i);
-    counters[i] = philox4x32(counters[i], key);
-  }
-  for (int i = 0; i < round::kBlock; ++i)
-    bits[i] = counters[i / kNumbersPerBlock][i % kNumbersPerBlock];
-}
-
-/// The smallest id with the largest log p + Gumbel noise.
+/// The smallest id with the largest log p + Gumbel noise; token t has number t % 4 of token block
+/// t / 4.
 ///
 /// A token beats the best score s so far only if its exponential E = -log1p(-u) is below p e^-s,
 /// and E >= u: so most tokens are ruled out by comparing their uniform, without a logarithm.
-int32_t gumbel_winner(const float* probs, int64_t n, const PhiloxCounter& counter, uint64_t key) {
+int32_t gumbel_winner(const float* probs, int64_t n, const PhiloxCounter& counter, uint64_t key,
+                      const CpuKernels& kernels) {
   constexpr float kSlack = 1.001f;  // more than the rounding of scores up to 110 and of exp
-  constexpr float kBitsToUniform = 0x1p-32f;
-  uint32_t bits[round::kBlock];
+  constexpr int kDroppedBits = 8;   // so that the rest is exact in float32, and not above u
+  constexpr float kToUniform = 0x1p-24f;
+  uint32_t words[round::kBlock], bits[round::kBlock];
   float best = -std::numeric_limits<float>::infinity();
   float bound = std::numeric_limits<float>::infinity();
   int64_t winner = 0;
   for (int64_t first = 0; first < n; first += round::kBlock) {
     const int count = static_cast<int>(std::min(round::kBlock, n - first));
-    int any = 0;
-    for (int i = 0; i < count; ++i) any |= static_cast<int>(probs[first + i] > 0);
-    if (any == 0) continue;
-    gumbel_bits(counter, key, first, bits);
+    const float* p = probs + first;
+    int possible = 0;
+    for (int i = 0; i < count; ++i) possible |= static_cast<int>(p[i] > 0);
+    if (possible == 0) continue;
+    kernels.philox_blocks(counter.data(), key, static_cast<uint32_t>(first / kNumbersPerCounter),
+                          words);
+    for (int i = 0; i < kLanes; ++i) {
+      for (int j = 0; j < kNumbersPerCounter; ++j) {
+        bits[kNumbersPerCounter * i + j] = words[kLanes * j + i];
+      }
+    }
+    const auto may_win = [&](int i) {
+      return static_cast<float>(static_cast<int32_t>(bits[i] >> kDroppedBits)) * kToUniform <=
+             p[i] * bound;
+    };
+    int candidates = 0;
+    for (int i = 0; i < count; ++i) candidates |= static_cast<int>(may_win(i));
+    if (candidates == 0) continue;
     for (int i = 0; i < count; ++i) {
-      const float p = probs[first + i];
-      if (!(p > 0) || static_cast<float>(bits[i]) * kBitsToUniform > p * bound) continue;
-      const float score = std::log(p) + gumbel_noise(bits[i]);
+      if (!(p[i] > 0) || !may_win(i)) continue;
+      const float score = std::log(p[i]) + gumbel_noise(bits[i]);
       if (!(score > best)) continue;
       best = score;
       bound = std::exp(-score) * kSlack;
@@ -78,7 +81,7 @@ void CpuBackend::gumbel_argmax(const RoundView& round, TensorView probs, int fir
     const auto [s, i] = round::row_of(r, rows, round.sequences);
     const PhiloxCounter counter = random_counter(round.length[s] + first + i, kRoundBase, 0,
                                                  RandomPurpose::kGumbel, round.streams[s]);
-    ids[r] = gumbel_winner(probs.as<float>() + r * n, n, counter, round.seeds[s]);
+    ids[r] = gumbel_winner(probs.as<float>() + r * n, n, counter, round.seeds[s], kernels_);
   });
 }
 

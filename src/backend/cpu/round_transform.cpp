@@ -42,6 +42,22 @@ bool any_above(const float* x, int64_t n, float threshold) {
   return found != 0;
 }
 
+/// Written without branches, which logits could not foretell, so that it becomes vectors.
+struct Penalties {
+  explicit Penalties(const SamplingTransform& t)
+      : repetition(t.repetition_penalty),
+        inverse_repetition(1.0f / t.repetition_penalty),
+        presence(t.presence_penalty),
+        frequency(t.frequency_penalty) {}
+  float apply(float logit, int32_t count, uint8_t seen_in_prompt) const {
+    const float factor = logit > 0.0f ? inverse_repetition : repetition;
+    const float base = logit * ((count | seen_in_prompt) != 0 ? factor : 1.0f);
+    const float once = count != 0 ? presence : 0.0f;
+    return base - (once + frequency * static_cast<float>(count));
+  }
+  float repetition, inverse_repetition, presence, frequency;
+};
+
 }  // namespace
 
 void require_penalty_buffers(const RoundView& round, const SamplingTransform& transform) {
@@ -63,24 +79,17 @@ AdjustedLogits::AdjustedLogits(const RoundView& round, int sequence, const float
   prompt_seen_ = round.prompt_seen + int64_t{sequence} * round.vocab;
 }
 
-inline float AdjustedLogits::penalised(float logit, int32_t count, bool seen_in_prompt) const {
-  const float repetition = transform_.repetition_penalty;
-  const float repeated = logit > 0 ? logit / repetition : logit * repetition;
-  const float base = seen_in_prompt || count > 0 ? repeated : logit;
-  const float presence = count > 0 ? transform_.presence_penalty : 0.0f;
-  return base - (presence + transform_.frequency_penalty * static_cast<float>(count));
-}
-
 void AdjustedLogits::write(int64_t first, int64_t last, float* out) const {
   if (penalties_) {
+    const Penalties penalties(transform_);
     for (int64_t i = first; i < last; ++i) {
-      out[i - first] = penalised(logits_[i], counts_[i], prompt_seen_[i] != 0);
+      out[i - first] = penalties.apply(logits_[i], counts_[i], prompt_seen_[i]);
     }
     for (const int32_t token : drafted_) {
       if (token < first || token >= last) continue;
       const auto times = static_cast<int32_t>(std::count(drafted_.begin(), drafted_.end(), token));
       out[token - first] =
-          penalised(logits_[token], counts_[token] + times, prompt_seen_[token] != 0);
+          penalties.apply(logits_[token], counts_[token] + times, prompt_seen_[token]);
     }
   } else {
     std::copy(logits_ + first, logits_ + last, out);

@@ -24,8 +24,6 @@ class AdjustedLogits {
   void write(int64_t first, int64_t last, float* out) const;
 
  private:
-  float penalised(float logit, int32_t count, bool seen_in_prompt) const;
-
   const float* logits_;
   const SamplingTransform& transform_;
   const uint8_t* allowed_;
