@@ -147,7 +147,7 @@ MemoryReservation MemoryLedger::reserve(const Measure& measure, const Decide& de
     if (!announced) log().info("waiting until {} has loaded its models", who);
     announced = true;
     if (cancelled && cancelled())
-      throw MemoryError("cancelled while waiting until " + who + " has loaded its models");
+      throw CancelledError("cancelled while waiting until " + who + " has loaded its models");
     if (std::chrono::steady_clock::now() >= deadline) {
       throw MemoryError(
           state.lock_file.string() + ": " + who + " has been loading for more than " +
