@@ -1,10 +1,8 @@
 #include "model/model_weights.h"
 
-#include <cmath>
-#include <numbers>
 #include <string>
 
-#include "tandem/error.h"
+#include "model/rope.h"
 
 namespace tandem {
 namespace {
@@ -243,32 +241,6 @@ ModelWeights load_weights(const ModelConfig& config, const ModelShard& shard,
   if (shard.has_head) weights.final_norm = load.vector(names.final_norm, config.hidden_size);
   weights.inv_freq = load.floats(rope_frequencies(config.rope, config.head_dim));
   return weights;
-}
-
-std::vector<float> rope_frequencies(const RopeConfig& rope, int head_dim) {
-  constexpr float kFullTurn = 2.0f * std::numbers::pi_v<float>;
-  const auto theta = static_cast<float>(rope.theta);
-  const auto factor = static_cast<float>(rope.factor);
-  const auto low = static_cast<float>(rope.low_freq_factor),
-             high = static_cast<float>(rope.high_freq_factor);
-  const auto original = static_cast<float>(rope.original_max_position_embeddings);
-  std::vector<float> frequencies;
-  for (int i = 0; i < head_dim; i += 2) {
-    const float frequency =
-        1.0f / std::pow(theta, static_cast<float>(i) / static_cast<float>(head_dim));
-    const float wavelength = kFullTurn / frequency;
-    if (rope.kind == RopeConfig::Kind::kDefault) {
-      frequencies.push_back(frequency);
-    } else if (rope.kind == RopeConfig::Kind::kLinear || wavelength > original / low) {
-      frequencies.push_back(frequency / factor);
-    } else if (wavelength < original / high) {
-      frequencies.push_back(frequency);
-    } else {
-      const float smooth = (original / wavelength - low) / (high - low);
-      frequencies.push_back((1.0f - smooth) * frequency / factor + smooth * frequency);
-    }
-  }
-  return frequencies;
 }
 
 }  // namespace tandem

@@ -61,8 +61,4 @@ ModelWeights load_weights(const ModelConfig& config, const ModelShard& shard,
                           const FormatOf& formats, WeightSource& source, Backend& backend,
                           Arena& arena, const LoadProgress& progress, Stream& stream);
 
-/// Rotary frequencies 1 / theta^(2i / head_dim), stretched as `rope` says; computed in float32 in
-/// the order of operations that Hugging Face uses, so that angles agree at long positions too.
-std::vector<float> rope_frequencies(const RopeConfig& rope, int head_dim);
-
 }  // namespace tandem

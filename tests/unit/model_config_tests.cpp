@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "model/model_weights.h"
+#include "model/rope.h"
 #include "support/catch.h"
 #include "support/safetensors_builder.h"
 #include "support/temporary_folder.h"
