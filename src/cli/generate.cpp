@@ -52,6 +52,8 @@ class Generation {
     options.on_load = [&](std::string_view model, uint64_t done, uint64_t total) {
       progress.show(model, done, total);
     };
+    const InterruptWatch watch([this] { interrupted_ = true; });
+    options.cancelled = [this] { return interrupted_.load(); };
     engine_ = Engine::from_config(config, options);
     for (const std::string& warning : engine_->info().warnings) print_warning(warning);
   }
