@@ -26,6 +26,8 @@ if(NOT found MATCHES "=${prefix}/")
   message(FATAL_ERROR "examples/ found another tandem than the installed one: ${found}")
 endif()
 
-file(READ ${prefix}/share/tandem/configs/demo.json config)
-run("The installed command" ${prefix}/bin/tandem generate --config ${prefix}/share/tandem/configs/demo.json
-    --prompt "def add(a, b):" --max-tokens 8)
+set(config ${prefix}/share/tandem/configs/demo.json)
+run("The installed command" ${prefix}/bin/tandem generate --config ${config} --prompt "def add(a, b):" --max-tokens 8)
+run("The first example" ${work}/examples/example_generate ${config} "def add(a, b):")
+run("The second example" ${work}/examples/example_stream_and_cancel ${config} "def add(a, b):" 50)
+file(REMOVE_RECURSE ${work})
