@@ -29,8 +29,9 @@ struct ModelShape {
 };
 constexpr ModelShape kMain{"main", 320, 7, 8, 4, 64, 896, 6144};
 constexpr ModelShape kDraft{"draft", 128, 2, 2, 2, 64, 352, 6144};
-constexpr int kPageTokens = 16;
+constexpr int kPageTokens = 32;
 constexpr int kMaxRows = 16;
+constexpr size_t kArenaBytes = 128 << 20;  // weights, work buffers and cache of either model
 constexpr float kEpsilon = 1e-5f;
 constexpr float kAttentionScale = 0.125f;
 
@@ -64,7 +65,11 @@ Timing time_of(int repeat, Function&& function) {
 class Model {
  public:
   Model(CpuBackend& backend, const ModelShape& shape, int context)
-      : backend_(backend), shape_(shape), stream_(backend.make_stream()), context_(context) {
+      : backend_(backend),
+        shape_(shape),
+        stream_(backend.make_stream()),
+        context_(context),
+        arena_(backend.memory(), kArenaBytes, "benchmark") {
     const int mixed = shape.heads * shape.head_dim;
     for (int layer = 0; layer < shape.layers; ++layer) {
       layers_.push_back(
@@ -163,10 +168,7 @@ class Model {
     KvLayerView cache;
   };
 
-  void* allocate(size_t bytes) {
-    buffers_.emplace_back(backend_.memory(), bytes, "benchmark");
-    return buffers_.back().data();
-  }
+  void* allocate(size_t bytes) { return arena_.take_bytes(bytes); }
 
   TensorView floats(Shape shape) {
     auto* data = static_cast<float*>(allocate(static_cast<size_t>(shape.count()) * sizeof(float)));
@@ -273,7 +275,7 @@ class Model {
   int context_;
   uint32_t counter_ = 0;
   int64_t weight_elements_ = 0;
-  std::vector<DeviceBuffer> buffers_;
+  Arena arena_;
   std::vector<Layer> layers_;
   WeightView head_;
   TensorView norm_, hidden_, normed_, qkv_, mixed_, gated_, logits_, inv_freq_, angles_;

@@ -16,13 +16,9 @@ void CpuBackend::attention(const Rows& rows, TensorView qkv, int heads, float sc
                            const KvLayerView& cache, TensorView out, Stream&) {
   const int64_t head_dim = cache.head_dim;
   const int64_t width = (heads + 2 * int64_t{cache.kv_heads}) * head_dim;
-  check_cache(cache, "attention");
+  check_cache(cache, heads, "attention");
   check_matrix(qkv, rows.count, width, "attention: qkv");
   check_matrix(out, rows.count, heads * head_dim, "attention: out");
-  if (heads % cache.kv_heads != 0) {
-    throw ShapeError("attention: " + std::to_string(heads) + " query heads for " +
-                     std::to_string(cache.kv_heads) + " kv heads");
-  }
   const auto* slots = row_data(rows.slots, rows.count, "attention: slots");
   const auto* sequences = row_data(rows.sequences, rows.count, "attention: sequences");
   const int group = heads / cache.kv_heads;

@@ -7,8 +7,11 @@
 // of kAttentionPart
 //            slots in ascending order. A row's bits depend on its own last slot alone.
 // Bounds     the cache's bytes for one row, multiply-adds for more.
-// Layout     a part's keys and values stay in the first-level cache while all rows and heads of the
-// call use them.
+// Layout     keys lie with slots innermost (see key_offset), so that 16 scores are summed in 16
+// lanes; values with the
+//            head's elements innermost. A part's keys and values stay in the first-level cache
+//            while all queries of the call (rows times the query heads that share the kv head) pass
+//            over them, a few at a time.
 
 #include "backend/cpu/exp_impl.h"
 #include "backend/cpu/kernels.h"
@@ -16,223 +19,308 @@
 namespace tandem {
 namespace {
 
-/// Where the keys and values of a part's slots begin. Entries behind the last slot repeat it,
-/// because dot products come in blocks.
+// Scores are stored a whole vector at a time, the last of which may reach behind the part.
+constexpr int kScoreStride = kAttentionPart + kLanes;
+
+/// The slots of a part that lie in one page.
+struct Run {
+  const float* values = nullptr;
+  int first = 0;  // within the part
+  int count = 0;
+};
+/// At most 16 slots of a part that lie in one page.
+struct Block {
+  const float* keys = nullptr;
+  int first = 0;
+  int count = 0;
+};
 struct Part {
-  const float* keys[kAttentionPart];
-  const float* values[kAttentionPart];
+  int begin = 0;  // slot
+  Run runs[kAttentionPart];
+  Block blocks[kAttentionPart];
+  int run_count = 0;
+  int block_count = 0;
 };
 
 inline void locate(const AttentionArgs& args, int begin, int last_slot, Part& part) {
+  part.begin = begin;
+  part.run_count = part.block_count = 0;
+  const int end = last_slot + 1 < begin + kAttentionPart ? last_slot + 1 : begin + kAttentionPart;
   int page = begin / args.page_tokens, within = begin % args.page_tokens;
+  for (int slot = begin; slot < end; ++page, within = 0) {
+    const int in_page = args.page_tokens - within;
+    const int count = end - slot < in_page ? end - slot : in_page;
+    const int64_t offset = args.pages[page] * args.page_stride;
+    part.runs[part.run_count++] = {args.values + offset + int64_t{within} * args.head_dim,
+                                   slot - begin, count};
+    for (int i = 0; i < count; i += kLanes) {
+      part.blocks[part.block_count++] = {args.keys + offset + within + i, slot - begin + i,
+                                         count - i < kLanes ? count - i : kLanes};
+    }
+    slot += count;
+  }
+}
+
+/// One head of one row: its running softmax.
+struct Query {
+  const float* q = nullptr;
+  float* acc = nullptr;  // (head_dim) sum of weights * values so far
+  int last_slot = 0;
+  float largest = 0.0f;  // score so far
+  float total = 0.0f;    // sum of weights so far
+};
+
+static_assert(sizeof(Query) == 8 * sizeof(float), "attention_scratch_floats counts on it");
+
+/// scores[j][block.first + lane] = q_j . key for kQueries queries and kBlocks whole blocks.
+template <int kQueries, int kBlocks>
+void score_blocks(const Query* const* queries, const Block* blocks, int head_dim, int key_stride,
+                  float (*scores)[kScoreStride]) {
+  Vec acc[kQueries][kBlocks];
+#pragma GCC unroll 8
+  for (int j = 0; j < kQueries; ++j) {
+#pragma GCC unroll 8
+    for (int b = 0; b < kBlocks; ++b) acc[j][b] = splat(0.0f);
+  }
+  const float* keys[kBlocks];
+  const float* q[kQueries];
+#pragma GCC unroll 8
+  for (int b = 0; b < kBlocks; ++b) keys[b] = blocks[b].keys;
+#pragma GCC unroll 8
+  for (int j = 0; j < kQueries; ++j) q[j] = queries[j]->q;
   int64_t offset = 0;
-  for (int i = 0; i < kAttentionPart; ++i) {
-    if (begin + i <= last_slot) {
-      if (within == args.page_tokens) {
-        within = 0;
-        ++page;
-      }
-      offset = args.pages[page] * args.page_stride + int64_t{within} * args.head_dim;
-      ++within;
+  for (int d = 0; d < head_dim; ++d, offset += key_stride) {
+    Vec key[kBlocks];
+#pragma GCC unroll 8
+    for (int b = 0; b < kBlocks; ++b) key[b] = load(keys[b] + offset);
+#pragma GCC unroll 8
+    for (int j = 0; j < kQueries; ++j) {
+      const Vec element = splat(q[j][d]);
+#pragma GCC unroll 8
+      for (int b = 0; b < kBlocks; ++b) acc[j][b] = fma(element, key[b], acc[j][b]);
     }
-    part.keys[i] = args.keys + offset;
-    part.values[i] = args.values + offset;
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < kQueries; ++j) {
+#pragma GCC unroll 8
+    for (int b = 0; b < kBlocks; ++b) store(scores[j] + blocks[b].first, acc[j][b]);
   }
 }
 
-inline void prefetch_head(const float* head, int head_dim) {
-  for (int d = 0; d < head_dim; d += kLanes) __builtin_prefetch(head + d);
-}
-
-/// scores[i] = q . keys[i] for kDots keys; asks for `soon[i]` meanwhile.
-/// kVectors is head_dim / kLanes when that is whole and known beforehand, else 0.
-template <int kVectors>
-inline void dot_block(const float* q, const float* const* keys, int head_dim,
-                      const float* const* soon, float* scores) {
-  Partial parts[kDots];
-  if constexpr (kVectors > 0) {
-    Vec query[kVectors];
-    for (int v = 0; v < kVectors; ++v) query[v] = load(q + v * kLanes);
-    for (int i = 0; i < kDots; ++i) {
-      Vec acc = query[0] * load(keys[i]);
-      for (int v = 1; v < kVectors; ++v) {
-        acc = fma(query[v], load(keys[i] + v * kLanes), acc);
-      }
-      if (soon != nullptr) prefetch_head(soon[i], kVectors * kLanes);
-      parts[i] = fold(acc);
-    }
-  } else {
-    const int whole = head_dim / kLanes * kLanes;
-    for (int i = 0; i < kDots; ++i) {
-      Vec acc = splat(0.0f);
-      for (int d = 0; d < whole; d += kLanes) acc = fma(load(q + d), load(keys[i] + d), acc);
-      if (whole < head_dim) {
-        const int rest = head_dim - whole;
-        acc = fma(load_first(q + whole, rest), load_first(keys[i] + whole, rest), acc);
-      }
-      if (soon != nullptr) prefetch_head(soon[i], head_dim);
-      parts[i] = fold(acc);
-    }
+/// The same for a block of fewer than 16 slots; lanes behind them get 0.
+inline void score_rest(const Query& query, const Block& block, int head_dim, int key_stride,
+                       float* scores) {
+  Vec acc = splat(0.0f);
+  for (int d = 0; d < head_dim; ++d) {
+    const Vec key = load_first(block.keys + int64_t{d} * key_stride, block.count);
+    acc = fma(splat(query.q[d]), key, acc);
   }
-  store_sums(parts, scores);
+  store(scores + block.first, acc);
 }
 
-/// scores[i] = q . keys[i] for at least the first `count` slots of a part.
-inline void dot_part(const float* q, const Part& part, int count, int head_dim, bool prefetch,
-                     float* scores) {
-  for (int i = 0; i < count; i += kDots) {
-    const float* const* keys = part.keys + i;
-    const float* const* soon = prefetch ? part.values + i : nullptr;
-    switch (head_dim) {
-      case 4 * kLanes:
-        dot_block<4>(q, keys, head_dim, soon, scores + i);
-        break;
-      case 8 * kLanes:
-        dot_block<8>(q, keys, head_dim, soon, scores + i);
-        break;
-      default:
-        dot_block<0>(q, keys, head_dim, soon, scores + i);
+template <int kQueries>
+void score_part(const Query* const* queries, const Part& part, const AttentionArgs& args,
+                float (*scores)[kScoreStride]) {
+  for (int b = 0; b < part.block_count;) {
+    int whole = 0;  // blocks in a row
+    while (whole < kScoreBlocks && b + whole < part.block_count &&
+           part.blocks[b + whole].count == kLanes) {
+      ++whole;
+    }
+    const Block* blocks = part.blocks + b;
+    if (whole == kScoreBlocks) {
+      score_blocks<kQueries, kScoreBlocks>(queries, blocks, args.head_dim, args.page_tokens,
+                                           scores);
+      b += kScoreBlocks;
+    } else if (whole > 0) {
+      score_blocks<kQueries, 1>(queries, blocks, args.head_dim, args.page_tokens, scores);
+      ++b;
+    } else {
+      for (int j = 0; j < kQueries; ++j) {
+        score_rest(*queries[j], *blocks, args.head_dim, args.page_tokens, scores[j]);
+      }
+      ++b;
     }
   }
 }
 
-/// acc[h][d] = acc[h][d] * keep[h] + sum over i < count of weights[h][i] * values[i][d], for a tile
-/// of heads and columns.
-template <int kHeads, int kVectors>
-void mix_tile(const float* const* values, int count, int column, const float* weights,
-              const float* keep, float* acc, int head_dim) {
-  Vec sums[kHeads][kVectors];
-  for (int h = 0; h < kHeads; ++h) {
+/// Slots of the part that a query sees.
+inline int seen(const Query& query, const Part& part) {
+  const int count = query.last_slot + 1 - part.begin;
+  return count < kAttentionPart ? count : kAttentionPart;
+}
+
+/// Turns the scores of the slots that each query sees into weights exp(score - largest so far) and
+/// brings its running numbers up to date; keep[j] is what its earlier sums must be multiplied by.
+/// One query's steps wait for each other, so every step is done for all queries before the next.
+template <int kQueries>
+void soften(Query* const* queries, const Part& part, float scale, float (*scores)[kScoreStride],
+            float (&keep)[kLanes]) {
+  const float lowest = -__builtin_inff();
+  float before[kLanes] = {}, after[kLanes] = {};
+  int vectors[kQueries];
+  for (int j = 0; j < kQueries; ++j) {
+    const int count = seen(*queries[j], part);
+    vectors[j] = (count + kLanes - 1) / kLanes;
+    for (int i = count; i < vectors[j] * kLanes; ++i) scores[j][i] = lowest;
+    Vec most = splat(lowest);
+    for (int v = 0; v < vectors[j]; ++v) {
+      const Vec scaled = load(scores[j] + v * kLanes) * splat(scale);
+      store(scores[j] + v * kLanes, scaled);
+      most = max(most, scaled);
+    }
+    const float part_largest = max_lane(most);
+    before[j] = queries[j]->largest;
+    after[j] = part_largest > before[j] ? part_largest : before[j];
+  }
+  store(keep, exp(load(before) - load(after)));
+  for (int j = 0; j < kQueries; ++j) {
+    Vec sums = splat(0.0f);
+    for (int v = 0; v < vectors[j]; ++v) {
+      const Vec weight = exp(load(scores[j] + v * kLanes) - splat(after[j]));
+      store(scores[j] + v * kLanes, weight);
+      sums = sums + weight;
+    }
+    queries[j]->total = queries[j]->total * keep[j] + sum(sums);
+    queries[j]->largest = after[j];
+  }
+}
+
+/// acc_j[d] = acc_j[d] * keep[j] + sum over slots [from, to) of a part of weights[j][slot] *
+/// value[slot][d], for a tile of queries and columns.
+template <int kQueries, int kVectors>
+void mix_tile(const Query* const* queries, const Part& part, int from, int to, int column,
+              const float (*weights)[kScoreStride], const float* keep, int head_dim) {
+  Vec sums[kQueries][kVectors];
+#pragma GCC unroll 8
+  for (int j = 0; j < kQueries; ++j) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      sums[h][v] = load(acc + h * head_dim + column + v * kLanes) * splat(keep[h]);
+      sums[j][v] = load(queries[j]->acc + column + v * kLanes) * splat(keep[j]);
     }
   }
-  for (int i = 0; i < count; ++i) {
-    Vec value[kVectors];
-    for (int v = 0; v < kVectors; ++v) value[v] = load(values[i] + column + v * kLanes);
-    for (int h = 0; h < kHeads; ++h) {
-      const Vec weight = splat(weights[h * kAttentionPart + i]);
-      for (int v = 0; v < kVectors; ++v) sums[h][v] = fma(weight, value[v], sums[h][v]);
+  for (int r = 0; r < part.run_count; ++r) {
+    const Run& run = part.runs[r];
+    const int first = run.first > from ? run.first : from;
+    const int last = run.first + run.count < to ? run.first + run.count : to;
+    const float* values = run.values + int64_t{first - run.first} * head_dim + column;
+    for (int slot = first; slot < last; ++slot, values += head_dim) {
+      Vec value[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) value[v] = load(values + v * kLanes);
+#pragma GCC unroll 8
+      for (int j = 0; j < kQueries; ++j) {
+        const Vec weight = splat(weights[j][slot]);
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sums[j][v] = fma(weight, value[v], sums[j][v]);
+      }
     }
   }
-  for (int h = 0; h < kHeads; ++h) {
-    for (int v = 0; v < kVectors; ++v) {
-      store(acc + h * head_dim + column + v * kLanes, sums[h][v]);
-    }
+#pragma GCC unroll 8
+  for (int j = 0; j < kQueries; ++j) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) store(queries[j]->acc + column + v * kLanes, sums[j][v]);
   }
 }
 
 /// The columns behind the last whole vector of a head.
-inline void mix_rest(const float* const* values, int count, int column, const float* weights,
-                     float keep, float* acc, int head_dim) {
+inline void mix_rest(const Query& query, const Part& part, int from, int to, int column,
+                     const float* weights, float keep, int head_dim) {
   const int rest = head_dim - column;
-  Vec sums = load_first(acc + column, rest) * splat(keep);
-  for (int i = 0; i < count; ++i) {
-    sums = fma(splat(weights[i]), load_first(values[i] + column, rest), sums);
+  Vec sums = load_first(query.acc + column, rest) * splat(keep);
+  for (int r = 0; r < part.run_count; ++r) {
+    const Run& run = part.runs[r];
+    for (int i = 0; i < run.count; ++i) {
+      const int slot = run.first + i;
+      if (slot < from || slot >= to) continue;
+      const Vec value = load_first(run.values + int64_t{i} * head_dim + column, rest);
+      sums = fma(splat(weights[slot]), value, sums);
+    }
   }
-  store_first(acc + column, sums, rest);
+  store_first(query.acc + column, sums, rest);
 }
 
-template <int kHeads>
-void mix_heads(const float* const* values, int count, const float* weights, const float* keep,
-               float* acc, int head_dim) {
+template <int kQueries>
+void mix_slots(const Query* const* queries, const Part& part, int from, int to,
+               const float (*weights)[kScoreStride], const float* keep, int head_dim) {
   const int whole = head_dim / kLanes * kLanes;
   int column = 0;
   for (; column + kMixVectors * kLanes <= whole; column += kMixVectors * kLanes) {
-    mix_tile<kHeads, kMixVectors>(values, count, column, weights, keep, acc, head_dim);
+    mix_tile<kQueries, kMixVectors>(queries, part, from, to, column, weights, keep, head_dim);
   }
   for (; column < whole; column += kLanes) {
-    mix_tile<kHeads, 1>(values, count, column, weights, keep, acc, head_dim);
+    mix_tile<kQueries, 1>(queries, part, from, to, column, weights, keep, head_dim);
   }
   if (column < head_dim) {
-    for (int h = 0; h < kHeads; ++h) {
-      mix_rest(values, count, column, weights + h * kAttentionPart, keep[h], acc + h * head_dim,
-               head_dim);
+    for (int j = 0; j < kQueries; ++j) {
+      mix_rest(*queries[j], part, from, to, column, weights[j], keep[j], head_dim);
     }
   }
 }
 
-/// Turns scores of `count` slots into weights exp(score - largest so far), 0 behind them, and
-/// brings the running largest and the running sum up to date. Returns what earlier sums must be
-/// multiplied by.
-inline float soften(float* scores, int count, float scale, float& largest, float& total) {
-  const float lowest = -__builtin_inff();
-  const int vectors = (count + kLanes - 1) / kLanes;
-  for (int i = count; i < vectors * kLanes; ++i) scores[i] = lowest;
-  Vec most = splat(lowest);
-  for (int v = 0; v < vectors; ++v) {
-    const Vec scaled = load(scores + v * kLanes) * splat(scale);
-    store(scores + v * kLanes, scaled);
-    most = max(most, scaled);
+/// Takes a part into the running softmax of kQueries queries.
+template <int kQueries>
+void take_part(Query* const* queries, const Part& part, const AttentionArgs& args) {
+  float weights[kQueries][kScoreStride];
+  float keep[kLanes];
+  score_part<kQueries>(queries, part, args, weights);
+  soften<kQueries>(queries, part, args.scale, weights, keep);
+  int common = kAttentionPart;  // slots that all of them see
+  for (int j = 0; j < kQueries; ++j) {
+    const int count = seen(*queries[j], part);
+    common = count < common ? count : common;
   }
-  const float part_largest = max_lane(most);
-  const float now = part_largest > largest ? part_largest : largest;
-  Vec sums = splat(0.0f);
-  for (int v = 0; v < vectors; ++v) {
-    const Vec weight = exp(load(scores + v * kLanes) - splat(now));
-    store(scores + v * kLanes, weight);
-    sums = sums + weight;
+  mix_slots<kQueries>(queries, part, 0, common, weights, keep, args.head_dim);
+  const float once = 1.0f;
+  for (int j = 0; j < kQueries; ++j) {
+    const int count = seen(*queries[j], part);
+    // Never with weight 0 instead: an invisible slot may hold anything, and even 0 would turn -0
+    // into +0.
+    if (count > common) {
+      mix_slots<1>(queries + j, part, common, count, weights + j, &once, args.head_dim);
+    }
   }
-  float lanes[kLanes];
-  store(lanes, exp(splat(largest - now)));
-  const float keep = lanes[0];
-  total = total * keep + sum(sums);
-  largest = now;
-  return keep;
+}
+
+template <int kQueries>
+void take_part_of(int count, Query* const* queries, const Part& part, const AttentionArgs& args) {
+  if (count == kQueries) {
+    take_part<kQueries>(queries, part, args);
+  } else if constexpr (kQueries > 1) {
+    take_part_of<kQueries - 1>(count, queries, part, args);
+  }
 }
 
 inline void attention(const AttentionArgs& args) {
-  const int heads = args.rows * args.group;  // of all rows
-  float* const weights = args.scratch;       // (group, kAttentionPart)
-  float* const keep = weights + args.group * kAttentionPart;
-  float* const largest = keep + args.group;
-  float* const total = largest + heads;
-  float* const acc = total + heads;  // (rows, group, head_dim)
+  const int count = args.rows * args.group;
+  auto* const queries = reinterpret_cast<Query*>(args.scratch);
+  float* const acc = args.scratch + count * (sizeof(Query) / sizeof(float));
   int last_slot = 0;
-  for (int r = 0; r < args.rows; ++r) {
-    if (args.slots[r] > last_slot) last_slot = args.slots[r];
+  for (int i = 0; i < count; ++i) {
+    const int row = i / args.group, head = i % args.group;
+    queries[i] = {args.q + row * args.q_stride + head * args.head_dim, acc + i * args.head_dim,
+                  args.slots[row], -__builtin_inff(), 0.0f};
+    if (args.slots[row] > last_slot) last_slot = args.slots[row];
   }
-  for (int i = 0; i < heads; ++i) {
-    largest[i] = -__builtin_inff();
-    total[i] = 0.0f;
-  }
-  for (int i = 0; i < heads * args.head_dim; ++i) acc[i] = 0.0f;
+  for (int i = 0; i < count * args.head_dim; ++i) acc[i] = 0.0f;
 
+  Part part;
   for (int begin = 0; begin <= last_slot; begin += kAttentionPart) {
-    Part part;
     locate(args, begin, last_slot, part);
-    for (int r = 0; r < args.rows; ++r) {
-      if (args.slots[r] < begin) continue;
-      const int seen = args.slots[r] + 1 - begin;
-      const int count = seen < kAttentionPart ? seen : kAttentionPart;
-      const float* q = args.q + r * args.q_stride;
-      float* row_acc = acc + r * args.group * args.head_dim;
-      for (int h = 0; h < args.group; ++h) {
-        float* scores = weights + h * kAttentionPart;
-        // The first use of a part's keys brings in its values.
-        dot_part(q + h * args.head_dim, part, count, args.head_dim, r == 0 && h == 0, scores);
-        const int index = r * args.group + h;
-        keep[h] = soften(scores, count, args.scale, largest[index], total[index]);
-      }
-      int h = 0;
-      for (; h + kMixHeads <= args.group; h += kMixHeads) {
-        mix_heads<kMixHeads>(part.values, count, weights + h * kAttentionPart, keep + h,
-                             row_acc + h * args.head_dim, args.head_dim);
-      }
-      for (; h < args.group; ++h) {
-        mix_heads<1>(part.values, count, weights + h * kAttentionPart, keep + h,
-                     row_acc + h * args.head_dim, args.head_dim);
+    Query* tile[kAttentionQueries];
+    int in_tile = 0;
+    for (int i = 0; i < count; ++i) {
+      if (queries[i].last_slot >= begin) tile[in_tile++] = queries + i;
+      if (in_tile == kAttentionQueries || i + 1 == count) {
+        take_part_of<kAttentionQueries>(in_tile, tile, part, args);
+        in_tile = 0;
       }
     }
   }
-  for (int r = 0; r < args.rows; ++r) {
-    for (int h = 0; h < args.group; ++h) {
-      const int index = r * args.group + h;
-      const float inverse = 1.0f / total[index];
-      const float* from = acc + index * args.head_dim;
-      float* out = args.out + r * args.out_stride + h * args.head_dim;
-      for (int d = 0; d < args.head_dim; ++d) out[d] = from[d] * inverse;
-    }
+  for (int i = 0; i < count; ++i) {
+    const float inverse = 1.0f / queries[i].total;
+    float* out = args.out + i / args.group * args.out_stride + i % args.group * args.head_dim;
+    for (int d = 0; d < args.head_dim; ++d) out[d] = queries[i].acc[d] * inverse;
   }
 }
 

@@ -34,7 +34,7 @@ void check_vector(const TensorView& view, int64_t count, const char* what) {
   }
 }
 
-void check_cache(const KvLayerView& cache, const char* what) {
+void check_cache(const KvLayerView& cache, int heads, const char* what) {
   const Shape& shape = cache.keys.shape();
   const bool fits = cache.keys.dtype() == DType::kF32 && cache.values.dtype() == DType::kF32 &&
                     shape == cache.values.shape() && shape.rank() == 4 &&
@@ -47,6 +47,10 @@ void check_cache(const KvLayerView& cache, const char* what) {
                      ", expected float32 (pages, " + std::to_string(cache.kv_heads) + ", " +
                      std::to_string(cache.page_tokens) + ", " + std::to_string(cache.head_dim) +
                      ") with an even last dimension");
+  }
+  if (heads <= 0 || heads % cache.kv_heads != 0) {
+    throw ShapeError(std::string(what) + ": " + std::to_string(heads) + " query heads for " +
+                     std::to_string(cache.kv_heads) + " kv heads");
   }
 }
 

@@ -17,7 +17,7 @@ void check_matrix(const TensorView& view, int64_t rows, int64_t cols, const char
 void check_vector(const TensorView& view, int64_t count, const char* what);
 /// @throws ShapeError unless keys and values are (pages, kv_heads, page_tokens, head_dim) float32
 /// with even head_dim
-void check_cache(const KvLayerView& cache, const char* what);
+void check_cache(const KvLayerView& cache, int heads, const char* what);
 /// The values of a row descriptor. @throws ShapeError unless it holds `count` int32
 const int32_t* row_data(const TensorView& view, int64_t count, const char* what);
 

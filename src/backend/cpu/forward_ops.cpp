@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <string>
 
 #include "backend/cpu/checks.h"
@@ -15,6 +14,7 @@ namespace {
 // much as this much arithmetic on one core.
 constexpr int64_t kParallelMultiplyAdds = 32 * 1024;
 constexpr int64_t kParallelElements = 8 * 1024;
+constexpr int64_t kParallelRope = 512;
 
 }  // namespace
 
@@ -122,35 +122,44 @@ void CpuBackend::rope_and_append(const Rows& rows, TensorView qkv, TensorView an
   const int64_t width = (heads + 2 * int64_t{cache.kv_heads}) * head_dim;
   check_matrix(qkv, rows.count, width, "rope_and_append: qkv");
   check_matrix(angles, rows.count, head_dim, "rope_and_append: angles");
-  check_cache(cache, "rope_and_append");
+  check_cache(cache, heads, "rope_and_append");
   if (!q_norm.empty()) check_vector(q_norm, head_dim, "rope_and_append: q_norm");
   if (!k_norm.empty()) check_vector(k_norm, head_dim, "rope_and_append: k_norm");
   const auto* slots = row_data(rows.slots, rows.count, "rope_and_append: slots");
   const auto* sequences = row_data(rows.sequences, rows.count, "rope_and_append: sequences");
   const int64_t head_stride = cache.page_tokens * head_dim;
-  const auto head_bytes = static_cast<size_t>(head_dim) * sizeof(float);
+  const int group = heads / cache.kv_heads;
 
-  pool_.for_each(rows.count, rows.count * width >= kParallelElements, [&](int64_t r) {
-    float* row = qkv.as<float>() + r * width;
-    const float* row_angles = angles.as<float>() + r * head_dim;
-    for (int h = 0; h < heads + cache.kv_heads; ++h) {
-      float* head = row + h * head_dim;
-      const TensorView& norm = h < heads ? q_norm : k_norm;
+  // A kv head with its query heads goes to the worker that will compute its attention.
+  const auto take_head = [&](int64_t row, int kv_head) {
+    float* const q = qkv.as<float>() + row * width;
+    float* const k = q + (heads + kv_head) * head_dim;
+    const float* const v = k + cache.kv_heads * head_dim;
+    const auto rotate = [&](float* head, const TensorView& norm) {
       if (!norm.empty()) kernels_.rms_norm(head, norm.as<float>(), eps, head_dim, head);
-      kernels_.rotate(head, row_angles, head_dim / 2);
+      kernels_.rotate(head, angles.as<float>() + row * head_dim, head_dim / 2);
+    };
+    for (int h = kv_head * group; h < (kv_head + 1) * group; ++h) rotate(q + h * head_dim, q_norm);
+    rotate(k, k_norm);
+    const int32_t slot = slots[row];
+    const int64_t page =
+        cache.page_table[int64_t{sequences[row]} * cache.max_pages + slot / cache.page_tokens];
+    const int64_t begin = (page * cache.kv_heads + kv_head) * head_stride;
+    const int64_t t = slot % cache.page_tokens;
+    float* const keys = cache.keys.as<float>() + begin;
+    for (int64_t d = 0; d < head_dim; ++d) keys[key_offset(t, d, cache.page_tokens)] = k[d];
+    std::copy_n(v, head_dim, cache.values.as<float>() + begin + t * head_dim);
+  };
+  const auto take_heads = [&](int worker, int workers) {
+    for (int64_t unit = worker; unit < int64_t{rows.count} * cache.kv_heads; unit += workers) {
+      take_head(unit / cache.kv_heads, static_cast<int>(unit % cache.kv_heads));
     }
-    const int32_t page =
-        cache.page_table[int64_t{sequences[r]} * cache.max_pages + slots[r] / cache.page_tokens];
-    const int64_t offset =
-        page * cache.kv_heads * head_stride + slots[r] % cache.page_tokens * head_dim;
-    const float* k = row + heads * head_dim;
-    const float* v = k + cache.kv_heads * head_dim;
-    for (int h = 0; h < cache.kv_heads; ++h) {
-      const int64_t to = offset + h * head_stride;
-      std::memcpy(cache.keys.as<float>() + to, k + h * head_dim, head_bytes);
-      std::memcpy(cache.values.as<float>() + to, v + h * head_dim, head_bytes);
-    }
-  });
+  };
+  if (rows.count * width < kParallelRope) {
+    take_heads(0, 1);
+  } else {
+    pool_.run([&](int worker) { take_heads(worker, pool_.size()); });
+  }
 }
 
 void CpuBackend::add(TensorView x, TensorView out, Stream&) {

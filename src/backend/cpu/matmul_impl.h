@@ -29,7 +29,7 @@ constexpr int64_t kCacheLine = 64;
 constexpr int64_t kRowChunk = 64;
 // How far ahead of its use a line of weights is asked for: about what arrives during the latency of
 // the third-level cache.
-constexpr int64_t kPrefetchBytes = 4096;
+constexpr int64_t kPrefetchBytes = 12288;
 
 /// sums[r * sums_stride + p] = the sums of row r and panel p; two lines of a panel are
 /// `line_stride` bytes apart.

@@ -66,28 +66,8 @@ inline Vec zero_where_less(Vec y, Vec x, Vec bound) {
           _mm256_and_ps(_mm256_cmp_ps(x.b, bound.b, _CMP_NLT_UQ), y.b)};
 }
 
-/// A vector folded as far as its width allows without crossing lanes of one register.
-using Partial = __m256;
-inline Partial fold(Vec x) { return _mm256_add_ps(x.a, x.b); }
-/// How many dot products `store_sums` finishes together.
-constexpr int kDots = 8;
-/// p[i] = the sum of the lanes of x[i], in the same order for every i.
-inline void store_sums(const Partial (&x)[kDots], float* p) {
-  // A transposition by halves: every step adds two vectors into one that keeps half as many lanes
-  // of each.
-  __m256 b[4];
-  for (int i = 0; i < 4; ++i) {
-    b[i] = _mm256_add_ps(_mm256_permute2f128_ps(x[i], x[i + 4], 0x20),
-                         _mm256_permute2f128_ps(x[i], x[i + 4], 0x31));
-  }
-  const __m256 c0 = _mm256_add_ps(_mm256_unpacklo_ps(b[0], b[1]), _mm256_unpackhi_ps(b[0], b[1]));
-  const __m256 c1 = _mm256_add_ps(_mm256_unpacklo_ps(b[2], b[3]), _mm256_unpackhi_ps(b[2], b[3]));
-  _mm256_storeu_ps(p,
-                   _mm256_add_ps(_mm256_shuffle_ps(c0, c1, 0x44), _mm256_shuffle_ps(c0, c1, 0xee)));
-}
-
 inline float sum(Vec x) {
-  const __m256 s8 = fold(x);
+  const __m256 s8 = _mm256_add_ps(x.a, x.b);
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
   const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
   return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
@@ -127,8 +107,9 @@ struct Float16Line {
 // Rows and panels whose sums (two registers each) fit the 16 registers beside the weights.
 constexpr int kTileRows = 6;
 constexpr int kTilePanels[kTileRows] = {4, 3, 2, 1, 1, 1};
-/// Query heads and vectors of a head in one sweep over values.
-constexpr int kMixHeads = 2;
+// Likewise for attention: queries, blocks of 16 keys they meet at once, vectors of their values.
+constexpr int kAttentionQueries = 2;
+constexpr int kScoreBlocks = 2;
 constexpr int kMixVectors = 2;
 
 }  // namespace

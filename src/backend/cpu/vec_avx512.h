@@ -48,31 +48,6 @@ inline Vec zero_where_less(Vec a, Vec x, Vec bound) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, bound.v, _CMP_NLT_UQ), a.v)};
 }
 
-/// A vector folded as far as its width allows without crossing lanes of one register.
-using Partial = __m512;
-inline Partial fold(Vec a) { return a.v; }
-/// How many dot products `store_sums` finishes together.
-constexpr int kDots = 16;
-/// p[i] = the sum of the lanes of a[i], in the same order for every i.
-inline void store_sums(const Partial (&a)[kDots], float* p) {
-  // A transposition by halves: every step adds two vectors into one that keeps half as many lanes
-  // of each.
-  __m512 b[8], c[4];
-  for (int i = 0; i < 8; ++i) {
-    b[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 8], 0x44),
-                         _mm512_shuffle_f32x4(a[i], a[i + 8], 0xee));
-  }
-  for (int i = 0; i < 4; ++i) {
-    c[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[i], b[i + 4], 0x88),
-                         _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd));
-  }
-  // c[i] now holds in its quarters the rests of rows i, i + 8, i + 4, i + 12.
-  const __m512 d0 = _mm512_add_ps(_mm512_unpacklo_ps(c[0], c[1]), _mm512_unpackhi_ps(c[0], c[1]));
-  const __m512 d1 = _mm512_add_ps(_mm512_unpacklo_ps(c[2], c[3]), _mm512_unpackhi_ps(c[2], c[3]));
-  const __m512 e = _mm512_add_ps(_mm512_shuffle_ps(d0, d1, 0x44), _mm512_shuffle_ps(d0, d1, 0xee));
-  _mm512_storeu_ps(p, _mm512_shuffle_f32x4(e, e, 0xd8));
-}
-
 inline float sum(Vec a) {
   const __m256 low = _mm512_castps512_ps256(a.v);
   const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.v), 1));
@@ -106,8 +81,9 @@ struct Float16Line {
 // multiply-add units busy in spite of their latency.
 constexpr int kTileRows = 5;
 constexpr int kTilePanels[kTileRows] = {5, 5, 5, 5, 5};
-/// Query heads and vectors of a head in one sweep over values.
-constexpr int kMixHeads = 2;
+// Likewise for attention: queries, blocks of 16 keys they meet at once, vectors of their values.
+constexpr int kAttentionQueries = 4;
+constexpr int kScoreBlocks = 4;
 constexpr int kMixVectors = 4;
 
 }  // namespace

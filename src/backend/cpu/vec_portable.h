@@ -87,18 +87,8 @@ inline Vec zero_where_less(const Vec& a, const Vec& x, const Vec& bound) {
   return each([&](int i) { return select(x.v[i] < bound.v[i], Float4{}, a.v[i]); });
 }
 
-/// A vector folded as far as its width allows without crossing lanes of one register.
-using Partial = Float4;
-inline Partial fold(const Vec& a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
-/// How many dot products `store_sums` finishes together.
-constexpr int kDots = 4;
-/// p[i] = the sum of the lanes of a[i], in the same order for every i.
-inline void store_sums(const Partial (&a)[kDots], float* p) {
-  for (int i = 0; i < kDots; ++i) p[i] = (a[i][0] + a[i][2]) + (a[i][1] + a[i][3]);
-}
-
 inline float sum(const Vec& a) {
-  const Float4 s = fold(a);
+  const Float4 s = (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]);
   return (s[0] + s[2]) + (s[1] + s[3]);
 }
 inline float max_lane(const Vec& a) {
@@ -149,9 +139,10 @@ struct Float16Line {
 // Rows and panels whose sums (four registers each) fit the 16 registers beside the weights.
 constexpr int kTileRows = 2;
 constexpr int kTilePanels[kTileRows] = {2, 1};
-/// Query heads and vectors of a head in one sweep over values.
-constexpr int kMixHeads = 1;
-constexpr int kMixVectors = 2;
+// Likewise for attention: queries, blocks of 16 keys they meet at once, vectors of their values.
+constexpr int kAttentionQueries = 2;
+constexpr int kScoreBlocks = 1;
+constexpr int kMixVectors = 1;
 
 }  // namespace
 }  // namespace tandem
