@@ -175,3 +175,19 @@ TEST_CASE("A prompt that ends in the middle of a run of bytes does not leak into
   builder.take(round_of({kB}, 0), 1);
   CHECK(builder.finish(FinishReason::kLength).text == " b");
 }
+
+TEST_CASE("Half a character at the end of the prompt does not leak into the completion") {
+  // "aÃ" is how byte-level vocabularies write the bytes 61 C3.
+  const Tokenizer bytes = Tokenizer::from_json(R"({
+    "added_tokens": [], "normalizer": null, "post_processor": null,
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
+    "decoder": {"type": "ByteLevel"},
+    "model": {"type": "BPE", "merges": [], "vocab": {"aÃ": 0, "b": 1}}})",
+                                               "bytes");
+  const SamplingParams params;
+  const std::vector<int32_t> prompt = {1, 0};
+  const OnText nobody;
+  CompletionBuilder builder(bytes, {}, prompt, params, 0, 0, nobody);
+  builder.take(round_of({1}, 0), 1);
+  CHECK(builder.finish(FinishReason::kLength).text == "b");
+}
