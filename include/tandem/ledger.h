@@ -65,8 +65,8 @@ class MemoryLedger : public std::enable_shared_from_this<MemoryLedger> {
   /// a warning and the same.
   static std::shared_ptr<MemoryLedger> create(
       std::filesystem::path lock_file = {}, std::chrono::milliseconds patience = kDefaultPatience);
-  /// $XDG_RUNTIME_DIR/tandem.lock, or tandem-<user id>.lock in the temporary directory. Reads the
-  /// environment: call it at start-up.
+  /// $XDG_RUNTIME_DIR/tandem.lock; where that folder is missing or not writable,
+  /// tandem-<user id>.lock in the temporary directory. Reads the environment: call it at start-up.
   static std::filesystem::path default_lock_file();
   ~MemoryLedger();
   MemoryLedger(const MemoryLedger&) = delete;

@@ -115,8 +115,9 @@ std::shared_ptr<MemoryLedger> MemoryLedger::create(std::filesystem::path lock_fi
 }
 
 std::filesystem::path MemoryLedger::default_lock_file() {
+  // A session that changed its user may still name the folder of the former one.
   if (const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-      runtime != nullptr && *runtime != '\0') {
+      runtime != nullptr && *runtime == '/' && ::access(runtime, W_OK | X_OK) == 0) {
     return std::filesystem::path(runtime) / "tandem.lock";
   }
   std::error_code error;

@@ -134,6 +134,7 @@ TEST_CASE("docs/memory.md shows what the command prints") {
     const std::string shown = text.substr(line_end + 1, text.find("```", line_end) - line_end - 1);
     const std::string command = text.substr(begin, line_end - begin);
     const ProcessResult result = run_tandem(arguments_of(command));
+    INFO("to refresh the page: tools/refresh_docs.py build/bin/tandem docs/memory.md");
     CAPTURE(command);
     std::string expected = result.out + result.err;
     if (result.exit_code != 0) expected += "$ echo $?\n" + std::to_string(result.exit_code) + "\n";
