@@ -277,6 +277,14 @@ TEST_CASE("devices lists the processor") {
   CHECK_THAT(output_of({"devices"}), ContainsText("cpu:0"));
 }
 
+TEST_CASE("A pair that does not fit in memory has an exit code of its own") {
+  const ProcessResult result = run_tandem(generate_demo({"--prompt", "x", "--device", "cpu=8MiB"}));
+  CHECK(result.exit_code == 3);
+  CHECK(result.out.empty());
+  CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 1);
+  CHECK_THAT(result.err, ContainsText("tandem: error: ") && ContainsText("cpu:0"));
+}
+
 TEST_CASE("Help and version go to standard output") {
   CHECK_THAT(output_of({"--help"}), ContainsText("generate") && ContainsText("Exit codes"));
   CHECK_THAT(output_of({"--version"}), ContainsText("tandem "));
