@@ -40,25 +40,36 @@ struct Part {
   Block blocks[kAttentionPart];
   int run_count = 0;
   int block_count = 0;
+  const Part* next = nullptr;  // may be asked for in step with this one
 };
 
-inline void locate(const AttentionArgs& args, int begin, int last_slot, Part& part) {
-  part.begin = begin;
-  part.run_count = part.block_count = 0;
+/// Finds the slots of the part at `begin`. Entries up to those of the part before it are filled, so
+/// that it can be asked for in step with that one.
+inline void locate(const AttentionArgs& args, int begin, int last_slot, const Part& before,
+                   Part& part) {
   const int end = last_slot + 1 < begin + kAttentionPart ? last_slot + 1 : begin + kAttentionPart;
   int page = begin / args.page_tokens, within = begin % args.page_tokens;
+  int runs = 0, blocks = 0;
+  Run run;
+  Block block;
   for (int slot = begin; slot < end; ++page, within = 0) {
     const int in_page = args.page_tokens - within;
     const int count = end - slot < in_page ? end - slot : in_page;
     const int64_t offset = args.pages[page] * args.page_stride;
-    part.runs[part.run_count++] = {args.values + offset + int64_t{within} * args.head_dim,
-                                   slot - begin, count};
+    run = {args.values + offset + int64_t{within} * args.head_dim, slot - begin, count};
+    part.runs[runs++] = run;
     for (int i = 0; i < count; i += kLanes) {
-      part.blocks[part.block_count++] = {args.keys + offset + within + i, slot - begin + i,
-                                         count - i < kLanes ? count - i : kLanes};
+      block = {args.keys + offset + within + i, slot - begin + i,
+               count - i < kLanes ? count - i : kLanes};
+      part.blocks[blocks++] = block;
     }
     slot += count;
   }
+  part.begin = begin;
+  part.run_count = runs;
+  part.block_count = blocks;
+  while (runs < before.run_count) part.runs[runs++] = run;
+  while (blocks < before.block_count) part.blocks[blocks++] = block;
 }
 
 /// One head of one row: its running softmax.
@@ -73,9 +84,9 @@ struct Query {
 static_assert(sizeof(Query) == 8 * sizeof(float), "attention_scratch_floats counts on it");
 
 /// scores[j][block.first + lane] = q_j . key for kQueries queries and kBlocks whole blocks.
-template <int kQueries, int kBlocks>
-void score_blocks(const Query* const* queries, const Block* blocks, int head_dim, int key_stride,
-                  float (*scores)[kScoreStride]) {
+template <int kQueries, int kBlocks, bool kAsk>
+void score_blocks(const Query* const* queries, const Block* blocks, const Block* next, int head_dim,
+                  int key_stride, float (*scores)[kScoreStride]) {
   Vec acc[kQueries][kBlocks];
 #pragma GCC unroll 8
   for (int j = 0; j < kQueries; ++j) {
@@ -83,16 +94,23 @@ void score_blocks(const Query* const* queries, const Block* blocks, int head_dim
     for (int b = 0; b < kBlocks; ++b) acc[j][b] = splat(0.0f);
   }
   const float* keys[kBlocks];
+  const float* soon[kBlocks];
   const float* q[kQueries];
 #pragma GCC unroll 8
-  for (int b = 0; b < kBlocks; ++b) keys[b] = blocks[b].keys;
+  for (int b = 0; b < kBlocks; ++b) {
+    keys[b] = blocks[b].keys;
+    soon[b] = kAsk ? next[b].keys : nullptr;
+  }
 #pragma GCC unroll 8
   for (int j = 0; j < kQueries; ++j) q[j] = queries[j]->q;
   int64_t offset = 0;
   for (int d = 0; d < head_dim; ++d, offset += key_stride) {
     Vec key[kBlocks];
 #pragma GCC unroll 8
-    for (int b = 0; b < kBlocks; ++b) key[b] = load(keys[b] + offset);
+    for (int b = 0; b < kBlocks; ++b) {
+      key[b] = load(keys[b] + offset);
+      if (kAsk) __builtin_prefetch(soon[b] + offset);
+    }
 #pragma GCC unroll 8
     for (int j = 0; j < kQueries; ++j) {
       const Vec element = splat(q[j][d]);
@@ -118,7 +136,7 @@ inline void score_rest(const Query& query, const Block& block, int head_dim, int
   store(scores + block.first, acc);
 }
 
-template <int kQueries>
+template <int kQueries, bool kAsk>
 void score_part(const Query* const* queries, const Part& part, const AttentionArgs& args,
                 float (*scores)[kScoreStride]) {
   for (int b = 0; b < part.block_count;) {
@@ -128,12 +146,14 @@ void score_part(const Query* const* queries, const Part& part, const AttentionAr
       ++whole;
     }
     const Block* blocks = part.blocks + b;
+    const Block* next = kAsk ? part.next->blocks + b : nullptr;
     if (whole == kScoreBlocks) {
-      score_blocks<kQueries, kScoreBlocks>(queries, blocks, args.head_dim, args.page_tokens,
-                                           scores);
+      score_blocks<kQueries, kScoreBlocks, kAsk>(queries, blocks, next, args.head_dim,
+                                                 args.page_tokens, scores);
       b += kScoreBlocks;
     } else if (whole > 0) {
-      score_blocks<kQueries, 1>(queries, blocks, args.head_dim, args.page_tokens, scores);
+      score_blocks<kQueries, 1, kAsk>(queries, blocks, next, args.head_dim, args.page_tokens,
+                                      scores);
       ++b;
     } else {
       for (int j = 0; j < kQueries; ++j) {
@@ -188,7 +208,7 @@ void soften(Query* const* queries, const Part& part, float scale, float (*scores
 
 /// acc_j[d] = acc_j[d] * keep[j] + sum over slots [from, to) of a part of weights[j][slot] *
 /// value[slot][d], for a tile of queries and columns.
-template <int kQueries, int kVectors>
+template <int kQueries, int kVectors, bool kAsk>
 void mix_tile(const Query* const* queries, const Part& part, int from, int to, int column,
               const float (*weights)[kScoreStride], const float* keep, int head_dim) {
   Vec sums[kQueries][kVectors];
@@ -203,8 +223,14 @@ void mix_tile(const Query* const* queries, const Part& part, int from, int to, i
     const Run& run = part.runs[r];
     const int first = run.first > from ? run.first : from;
     const int last = run.first + run.count < to ? run.first + run.count : to;
-    const float* values = run.values + int64_t{first - run.first} * head_dim + column;
+    const int64_t offset = int64_t{first - run.first} * head_dim + column;
+    const float* values = run.values + offset;
+    const float* next = kAsk ? part.next->runs[r].values + offset : nullptr;
     for (int slot = first; slot < last; ++slot, values += head_dim) {
+      if (kAsk) {
+        for (int v = 0; v < kVectors; ++v) __builtin_prefetch(next + v * kLanes);
+        next += head_dim;
+      }
       Vec value[kVectors];
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) value[v] = load(values + v * kLanes);
@@ -240,16 +266,16 @@ inline void mix_rest(const Query& query, const Part& part, int from, int to, int
   store_first(query.acc + column, sums, rest);
 }
 
-template <int kQueries>
+template <int kQueries, bool kAsk>
 void mix_slots(const Query* const* queries, const Part& part, int from, int to,
                const float (*weights)[kScoreStride], const float* keep, int head_dim) {
   const int whole = head_dim / kLanes * kLanes;
   int column = 0;
   for (; column + kMixVectors * kLanes <= whole; column += kMixVectors * kLanes) {
-    mix_tile<kQueries, kMixVectors>(queries, part, from, to, column, weights, keep, head_dim);
+    mix_tile<kQueries, kMixVectors, kAsk>(queries, part, from, to, column, weights, keep, head_dim);
   }
   for (; column < whole; column += kLanes) {
-    mix_tile<kQueries, 1>(queries, part, from, to, column, weights, keep, head_dim);
+    mix_tile<kQueries, 1, kAsk>(queries, part, from, to, column, weights, keep, head_dim);
   }
   if (column < head_dim) {
     for (int j = 0; j < kQueries; ++j) {
@@ -258,26 +284,27 @@ void mix_slots(const Query* const* queries, const Part& part, int from, int to,
   }
 }
 
-/// Takes a part into the running softmax of kQueries queries.
-template <int kQueries>
+/// Takes a part into the running softmax of kQueries queries; asks for the next part meanwhile, if
+/// so told.
+template <int kQueries, bool kAsk>
 void take_part(Query* const* queries, const Part& part, const AttentionArgs& args) {
   float weights[kQueries][kScoreStride];
   float keep[kLanes];
-  score_part<kQueries>(queries, part, args, weights);
+  score_part<kQueries, kAsk>(queries, part, args, weights);
   soften<kQueries>(queries, part, args.scale, weights, keep);
   int common = kAttentionPart;  // slots that all of them see
   for (int j = 0; j < kQueries; ++j) {
     const int count = seen(*queries[j], part);
     common = count < common ? count : common;
   }
-  mix_slots<kQueries>(queries, part, 0, common, weights, keep, args.head_dim);
+  mix_slots<kQueries, kAsk>(queries, part, 0, common, weights, keep, args.head_dim);
   const float once = 1.0f;
   for (int j = 0; j < kQueries; ++j) {
     const int count = seen(*queries[j], part);
     // Never with weight 0 instead: an invisible slot may hold anything, and even 0 would turn -0
     // into +0.
     if (count > common) {
-      mix_slots<1>(queries + j, part, common, count, weights + j, &once, args.head_dim);
+      mix_slots<1, false>(queries + j, part, common, count, weights + j, &once, args.head_dim);
     }
   }
 }
@@ -285,7 +312,11 @@ void take_part(Query* const* queries, const Part& part, const AttentionArgs& arg
 template <int kQueries>
 void take_part_of(int count, Query* const* queries, const Part& part, const AttentionArgs& args) {
   if (count == kQueries) {
-    take_part<kQueries>(queries, part, args);
+    if (part.next != nullptr) {
+      take_part<kQueries, true>(queries, part, args);
+    } else {
+      take_part<kQueries, false>(queries, part, args);
+    }
   } else if constexpr (kQueries > 1) {
     take_part_of<kQueries - 1>(count, queries, part, args);
   }
@@ -304,9 +335,15 @@ inline void attention(const AttentionArgs& args) {
   }
   for (int i = 0; i < count * args.head_dim; ++i) acc[i] = 0.0f;
 
-  Part part;
-  for (int begin = 0; begin <= last_slot; begin += kAttentionPart) {
-    locate(args, begin, last_slot, part);
+  Part parts[2];
+  locate(args, 0, last_slot, parts[1], parts[0]);
+  for (int begin = 0, index = 0; begin <= last_slot; begin += kAttentionPart, index ^= 1) {
+    Part& part = parts[index];
+    part.next = nullptr;
+    if (begin + kAttentionPart <= last_slot) {
+      locate(args, begin + kAttentionPart, last_slot, part, parts[index ^ 1]);
+      part.next = &parts[index ^ 1];
+    }
     Query* tile[kAttentionQueries];
     int in_tile = 0;
     for (int i = 0; i < count; ++i) {
@@ -314,6 +351,7 @@ inline void attention(const AttentionArgs& args) {
       if (in_tile == kAttentionQueries || i + 1 == count) {
         take_part_of<kAttentionQueries>(in_tile, tile, part, args);
         in_tile = 0;
+        part.next = nullptr;  // the first queries have asked for it
       }
     }
   }
