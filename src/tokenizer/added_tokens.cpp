@@ -160,6 +160,7 @@ std::vector<Segment> AddedTokens::divide(std::string_view text, bool normalized,
     if (token.single_word && !is_single_word(text, range)) continue;
     if (token.left_strip) range.begin = std::max(skip_space_backwards(text, range.begin), done);
     if (token.right_strip) range.end = skip_space(text, range.end);
+    if (range.begin >= range.end) continue;  // the token before took all of it as white space
     if (done < range.begin) segments.push_back({{done, range.begin}, std::nullopt});
     segments.push_back({range, token.id});
     done = range.end;

@@ -92,7 +92,9 @@ void Bpe::read_merges(const JsonNode& node) {
       node.elements()[i].fail(quote(right) + " lacks the continuing_subword_prefix");
     }
     joined.assign(left).append(right.substr(continuing_subword_prefix_.size()));
-    merges_.set(pair_key(id(left), id(right)), {rank++, id(joined)});
+    const int32_t left_id = id(left);
+    const int32_t right_id = id(right);
+    merges_.set(pair_key(left_id, right_id), {rank++, id(joined)});
   }
 }
 
@@ -110,27 +112,13 @@ void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& 
   }
 }
 
-std::optional<int32_t> Bpe::symbol_id(std::string_view word, size_t begin, size_t end) const {
-  const bool prefixed = begin != 0 && !continuing_subword_prefix_.empty();
-  const bool suffixed = end == word.size() && !end_of_word_suffix_.empty();
-  const std::string_view character = word.substr(begin, end - begin);
-  if (!prefixed && !suffixed) {
-    const int32_t* id = characters_.find(utf8::decode(word, begin));
-    return id == nullptr ? std::nullopt : std::optional(*id);
-  }
-  std::string token = prefixed ? continuing_subword_prefix_ : std::string();
-  token += character;
-  if (suffixed) token += end_of_word_suffix_;
-  return vocabulary_.id(token);
-}
-
 /// All bytes become tokens or none does.
-bool Bpe::append_bytes(std::string_view character, std::vector<Scratch::Symbol>& symbols) const {
+bool Bpe::append_bytes(std::string_view symbol, std::vector<Scratch::Symbol>& symbols) const {
   if (!byte_ids_) return false;
   const auto id = [&](char byte) { return (*byte_ids_)[static_cast<uint8_t>(byte)]; };
-  if (std::any_of(character.begin(), character.end(), [&](char byte) { return id(byte) < 0; }))
+  if (std::any_of(symbol.begin(), symbol.end(), [&](char byte) { return id(byte) < 0; }))
     return false;
-  for (const char byte : character) symbols.push_back({id(byte), 0, 0, false});
+  for (const char byte : symbol) symbols.push_back({id(byte), 0, 0, false});
   return true;
 }
 
@@ -143,13 +131,26 @@ void Bpe::cut(std::string_view word, std::vector<Scratch::Symbol>& symbols) cons
     if (unknown_waits) symbols.push_back({*unknown_id_, 0, 0, false});
     unknown_waits = false;
   };
+  std::string affixed;
   for (size_t end = 0; end < word.size();) {
     const size_t begin = end;
-    utf8::decode(word, end);
-    if (const auto id = symbol_id(word, begin, end)) {
+    const char32_t code_point = utf8::decode(word, end);
+    std::string_view symbol = word.substr(begin, end - begin);
+    const bool prefixed = begin != 0 && !continuing_subword_prefix_.empty();
+    const bool suffixed = end == word.size() && !end_of_word_suffix_.empty();
+    std::optional<int32_t> id;
+    if (prefixed || suffixed) {
+      affixed.assign(prefixed ? continuing_subword_prefix_ : "").append(symbol);
+      if (suffixed) affixed += end_of_word_suffix_;
+      symbol = affixed;
+      id = vocabulary_.id(symbol);
+    } else if (const int32_t* plain = characters_.find(code_point)) {
+      id = *plain;
+    }
+    if (id) {
       release_unknown();
       symbols.push_back({*id, 0, 0, false});
-    } else if (!append_bytes(word.substr(begin, end - begin), symbols) && unknown_id_) {
+    } else if (!append_bytes(symbol, symbols) && unknown_id_) {
       if (!fuse_unknown_) release_unknown();
       unknown_waits = true;
     }

@@ -51,8 +51,7 @@ class Bpe {
   };
 
   void read_merges(const JsonNode& node);
-  std::optional<int32_t> symbol_id(std::string_view word, size_t begin, size_t end) const;
-  bool append_bytes(std::string_view character, std::vector<Scratch::Symbol>& symbols) const;
+  bool append_bytes(std::string_view symbol, std::vector<Scratch::Symbol>& symbols) const;
   void cut(std::string_view word, std::vector<Scratch::Symbol>& symbols) const;
   void push_candidate(Scratch& scratch, int32_t left) const;
   void merge(Scratch& scratch) const;

@@ -1,7 +1,6 @@
 #include "tokenizer/decoder_pipeline.h"
 
-#include <algorithm>
-
+#include "core/text.h"
 #include "tokenizer/byte_level.h"
 #include "tokenizer/utf8.h"
 
@@ -115,7 +114,7 @@ class ByteFallbackStage : public WholeToken {
   /// One wrong byte spoils the whole run, so nothing of a run is final before it ends.
   void end_run() {
     if (run_.empty()) return;
-    if (utf8::find_invalid(run_) == std::string::npos) {
+    if (!find_invalid_utf8(run_)) {
       pass(run_);
     } else {
       std::string replacement;

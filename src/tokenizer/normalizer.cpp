@@ -172,6 +172,7 @@ class StripAccents : public Normalizer {
     for (size_t i = 0; i < text.text.size();) {
       const char32_t c = utf8::decode(text.text, i);
       if (!utf8::is_mark(c)) utf8::append(result, c);
+      if (result.empty()) text.at_start = false;
     }
     text.text = std::move(result);
   }

@@ -37,9 +37,11 @@ pcre2_code* compile(std::string_view pattern, int& error, size_t& offset) {
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   pcre2_set_bsr(context.get(), PCRE2_BSR_UNICODE);
   pcre2_set_max_pattern_length(context.get(), kMaxPatternBytes);
-  return pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                       PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
-                       &offset, context.get());
+  // Auto-possessification in PCRE2 10.42 loses matches: \p{N}+(?:a|b)?+\d does not find "10".
+  return pcre2_compile(
+      reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_POSSESS,
+      &error, &offset, context.get());
 }
 
 bool is_script(std::string_view name) {

@@ -1,96 +1,24 @@
 #include "tokenizer/regex_translation.h"
 
-#include <array>
 #include <cctype>
 #include <optional>
 #include <vector>
 
+#include "tokenizer/regex_sets.h"
 #include "tokenizer/utf8.h"
 
 namespace tandem {
 namespace {
 
+using regex_sets::category_abbreviation;
+using regex_sets::kBareWord;
+using regex_sets::kDigit;
+using regex_sets::kHexDigit;
+using regex_sets::kSpace;
+using regex_sets::kWord;
+using regex_sets::posix_set_items;
+
 constexpr int kMaxGroupDepth = 100;
-
-/// The inside of a PCRE2 character class for one of Oniguruma's named sets.
-struct NamedSet {
-  std::string_view name;
-  std::string_view items;
-};
-
-constexpr std::string_view kSpace =
-    "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}"
-    "\\x{3000}";
-constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
-constexpr std::string_view kHexDigit = "0-9a-fA-F";
-constexpr std::string_view kDigit = "\\p{Nd}";
-
-constexpr std::array<NamedSet, 13> kPosixSets{{
-    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
-    {"alpha", "\\p{Alphabetic}"},
-    {"ascii", "\\x00-\\x7f"},
-    {"blank", "\\x09\\p{Zs}"},
-    {"cntrl", "\\p{Cc}"},
-    {"digit", kDigit},
-    {"lower", "\\p{Lowercase}"},
-    {"punct", "\\p{P}$+<=>\\^`|~"},
-    {"space", kSpace},
-    {"upper", "\\p{Uppercase}"},
-    {"word", kWord},
-    {"xdigit", kHexDigit},
-    {"any", "\\x00-\\x{10ffff}"},
-}};
-
-/// Long names of general categories, which PCRE2 knows by their abbreviation alone.
-constexpr std::array<NamedSet, 38> kCategories{{
-    {"other", "C"},
-    {"control", "Cc"},
-    {"format", "Cf"},
-    {"unassigned", "Cn"},
-    {"privateuse", "Co"},
-    {"surrogate", "Cs"},
-    {"letter", "L"},
-    {"casedletter", "L&"},
-    {"lowercaseletter", "Ll"},
-    {"modifierletter", "Lm"},
-    {"otherletter", "Lo"},
-    {"titlecaseletter", "Lt"},
-    {"uppercaseletter", "Lu"},
-    {"mark", "M"},
-    {"combiningmark", "M"},
-    {"spacingmark", "Mc"},
-    {"enclosingmark", "Me"},
-    {"nonspacingmark", "Mn"},
-    {"number", "N"},
-    {"decimalnumber", "Nd"},
-    {"letternumber", "Nl"},
-    {"othernumber", "No"},
-    {"punctuation", "P"},
-    {"connectorpunctuation", "Pc"},
-    {"dashpunctuation", "Pd"},
-    {"closepunctuation", "Pe"},
-    {"finalpunctuation", "Pf"},
-    {"initialpunctuation", "Pi"},
-    {"otherpunctuation", "Po"},
-    {"openpunctuation", "Ps"},
-    {"symbol", "S"},
-    {"currencysymbol", "Sc"},
-    {"modifiersymbol", "Sk"},
-    {"mathsymbol", "Sm"},
-    {"othersymbol", "So"},
-    {"separator", "Z"},
-    {"lineseparator", "Zl"},
-    {"spaceseparator", "Zs"},
-}};
-
-template <size_t N>
-std::optional<std::string_view> find_set(const std::array<NamedSet, N>& sets,
-                                         std::string_view name) {
-  for (const NamedSet& set : sets) {
-    if (set.name == name) return set.items;
-  }
-  return std::nullopt;
-}
 
 /// One set of characters: items for a PCRE2 class, with the flag that turns it round.
 struct CharacterSet {
@@ -270,7 +198,11 @@ class Translator {
     if (low.empty() && high.empty()) return false;
     if (low.empty()) low = "0";
     position_ = i + 1;
-    quantifier(fixed ? "{" + low + "}" : "{" + low + "," + high + "}", false, fixed);
+    std::string text("{");
+    text.append(low);
+    if (!fixed) text.append(",").append(high);
+    text.append("}");
+    quantifier(text, false, fixed);
     return true;
   }
 
@@ -297,7 +229,7 @@ class Translator {
     const char c = pattern_[position_ + 1];
     if (c == 'b' || c == 'B') {
       position_ += 2;
-      const std::string word = "[" + std::string(kWord) + "]";
+      const std::string word = "[" + std::string(kBareWord) + "]";
       const std::string boundary =
           "(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + ")";
       output_ += (c == 'b' ? "(?:" : "(?!") + boundary + ")";
@@ -321,7 +253,7 @@ class Translator {
       position_ = end + 1;
       return;
     }
-    if (const std::optional<CharacterSet> set = set_escape()) {
+    if (const std::optional<CharacterSet> set = set_escape(kBareWord)) {
       output_ += set->as_regex();
       return;
     }
@@ -330,16 +262,17 @@ class Translator {
 
   /// An escape that stands for a set, inside or outside a class; nothing (and nothing consumed) for
   /// other escapes.
-  std::optional<CharacterSet> set_escape() {
+  /// @param word the set \w, which depends on the place
+  std::optional<CharacterSet> set_escape(std::string_view word) {
     const char c = pattern_[position_ + 1];
-    if (c == 'p' || c == 'P') return property();
+    if (c == 'p' || c == 'P') return property(word);
     std::string_view items;
     switch (std::tolower(static_cast<unsigned char>(c))) {
       case 's':
         items = kSpace;
         break;
       case 'w':
-        items = kWord;
+        items = word;
         break;
       case 'd':
         items = kDigit;
@@ -355,7 +288,7 @@ class Translator {
   }
 
   /// \p{name}, \P{name}, \p{^name}.
-  CharacterSet property() {
+  CharacterSet property(std::string_view word) {
     bool negated = pattern_[position_ + 1] == 'P';
     position_ += 2;
     if (!take("{")) fail("expected { behind \\p");
@@ -373,8 +306,11 @@ class Translator {
       loose += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     }
     position_ = end + 1;
-    if (const auto set = find_set(kPosixSets, loose)) return {std::string(*set), negated};
-    if (const auto category = find_set(kCategories, loose)) {
+    // The two names whose properties are not what the POSIX classes hold.
+    if (loose == "word") return {std::string(word), negated};
+    if (loose == "punct") return {"\\p{P}", negated};
+    if (const auto set = posix_set_items(loose)) return {std::string(*set), negated};
+    if (const auto category = category_abbreviation(loose)) {
       return {"\\p{" + std::string(*category) + "}", negated};
     }
     // Without sc: PCRE2 would match the property Script_Extensions, which is wider.
@@ -487,7 +423,7 @@ class Translator {
     }
     if (next_is("\\")) {
       if (position_ + 1 == pattern_.size()) fail("backslash at the end");
-      if (const std::optional<CharacterSet> set = set_escape()) return add_set(*set);
+      if (const std::optional<CharacterSet> set = set_escape(kWord)) return add_set(*set);
     }
     items += class_character();
     if (!next_is("-")) return;
@@ -502,7 +438,8 @@ class Translator {
       return;
     }
     ++position_;
-    items += "-" + class_character();
+    items += '-';
+    items += class_character();
   }
 
   std::string class_character() {
@@ -518,7 +455,7 @@ class Translator {
   CharacterSet posix_set() {
     const bool negated = take("^");
     const size_t end = pattern_.find(":]", position_);
-    const auto set = find_set(kPosixSets, pattern_.substr(position_, end - position_));
+    const auto set = posix_set_items(pattern_.substr(position_, end - position_));
     if (end == std::string_view::npos || !set) fail("unknown POSIX class");
     position_ = end + 2;
     return {std::string(*set), negated};

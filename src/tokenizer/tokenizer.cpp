@@ -4,10 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "core/mapped_file.h"
+#include "core/text.h"
 #include "tandem/error.h"
 #include "tokenizer/decoder_pipeline.h"
 #include "tokenizer/tokenizer_parts.h"
-#include "tokenizer/utf8.h"
 
 namespace tandem {
 namespace {
@@ -72,8 +72,8 @@ Tokenizer Tokenizer::from_json(std::string_view text, std::string_view name) {
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool special) const {
-  if (const size_t offset = utf8::find_invalid(text); offset != std::string_view::npos) {
-    throw UsageError("the text is not valid UTF-8 at byte " + std::to_string(offset));
+  if (const auto offset = find_invalid_utf8(text)) {
+    throw UsageError("the text is not valid UTF-8 at byte " + std::to_string(*offset));
   }
   const TokenizerParts& parts = *parts_;
   Bpe::Scratch scratch;

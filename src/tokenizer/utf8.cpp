@@ -37,15 +37,6 @@ bool is_continuation(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; 
 
 }  // namespace
 
-size_t find_invalid(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const Sequence sequence = classify(text, i);
-    if (!sequence.valid) return i;
-    i += sequence.length;
-  }
-  return std::string_view::npos;
-}
-
 char32_t decode(std::string_view text, size_t& position) {
   const auto lead = static_cast<uint8_t>(text[position++]);
   if (lead < 0x80) return lead;

@@ -9,9 +9,6 @@ namespace tandem::utf8 {
 inline constexpr char32_t kReplacement = 0xFFFD;
 inline constexpr char32_t kMaxCodePoint = 0x10FFFF;
 
-/// Offset of the first byte that breaks UTF-8 (Unicode 15, table 3-7); npos when the text is valid.
-size_t find_invalid(std::string_view text);
-
 /// The code point at `position` of a valid text; moves `position` behind it.
 char32_t decode(std::string_view text, size_t& position);
 
