@@ -62,6 +62,7 @@ class PairLoader {
   LoadedPair load() {
     refuse_quantization(config_);
     request_ = pair_request(config_);
+    keep_to_one_gpu();
     describe_models();
     reserve_memory();
     describe_plan();
@@ -76,6 +77,24 @@ class PairLoader {
   }
 
  private:
+  /// Ranks exchange data through the host's memory so far, which GPUs' kernels do not read.
+  void keep_to_one_gpu() {
+    PlanRequest& plan = request_.plan;
+    if (plan.devices.front().id.kind == DeviceKind::kCpu) return;
+    const auto refuse = [this](const std::string& key, const std::string& what) {
+      throw ConfigError(config_.source + ": \"" + key + "\" " + what +
+                        "; this version runs a pair on one GPU");
+    };
+    if (plan.choose_devices) {
+      plan.main_devices = {plan.draft_device.value_or(plan.main_devices.front())};
+    } else if (plan.main_devices.size() > 1) {
+      refuse("main.devices", "names several GPUs");
+    }
+    if (plan.draft_device.value_or(plan.main_devices.front()) != plan.main_devices.front()) {
+      refuse("draft.device", "is another GPU than the main model's");
+    }
+  }
+
   void describe_models() {
     EngineInfo& info = pair_.info;
     const ModelConfig& main = request_.plan.main.config;

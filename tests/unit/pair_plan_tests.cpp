@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/size.h"
+#include "engine/memory_audit.h"
 #include "engine/pair_request.h"
 #include "plan/plan_table.h"
 #include "support/catch.h"
@@ -228,4 +229,18 @@ TEST_CASE("a pair that cannot gain is warned about") {
   plain.speculation.method = "none";
   CHECK(warning(plain).empty());
   CHECK(table_of(plain, "500GiB").find("acceptance") == std::string::npos);
+}
+
+TEST_CASE("an allocation that differs from the plan is named") {
+  const MemoryPlan plan = plan_of(demo(), "cpu:0=64MiB").memory;
+  MemoryAudit audit(plan);
+  CHECK(audit.difference().find("draft weights was planned with") != std::string::npos);
+  for (const MemoryRow& row : plan.devices[0].rows) {
+    audit.add("cpu:0", row.model, row.purpose, row.bytes);
+  }
+  CHECK(audit.difference().empty());
+  audit.add("cpu:0", "main", MemoryPurpose::kWorkspaces, 5);  // only measurement gives these
+  CHECK(audit.difference().empty());
+  audit.add("cpu:1", "main", MemoryPurpose::kLogits, 1);
+  CHECK(audit.difference() == "cpu:1: main logits was planned with 0 bytes and took 1");
 }
