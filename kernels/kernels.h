@@ -1,0 +1,134 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "packed_layout.h"
+
+/// CUDA kernels: raw pointers, sizes and a stream in, cudaError_t out. They check nothing; shapes
+/// and choices are the caller's.
+namespace tandem::kernels {
+
+/// Where and how a kernel is launched.
+struct Launch {
+  cudaStream_t stream = nullptr;
+  int multiprocessors = 1;
+  int capability = 80;  ///< 10 * major + minor
+  /// Lets the kernel start while the one before it drains; it then waits on the device for that
+  /// one's results (programmatic dependent launch, compute capability 9.0 and newer).
+  bool overlap = false;
+};
+
+/// Element types of activations.
+enum class Element : int { kF32 = 0, kBF16 = 1 };
+
+/// Reads `bytes` of memory (nearly all: a tail below one sweep is left out) and writes nothing.
+cudaError_t read_memory(const void* data, int64_t bytes, uint32_t* sink, Launch launch);
+
+// Weights -----------------------------------------------------------------------------------------
+
+/// Element types of checkpoints.
+enum class Source : int { kF32 = 0, kF16 = 1, kBF16 = 2 };
+
+/// Packs a row-major slab of outputs.
+struct PackArgs {
+  const void* source = nullptr;  ///< (rows, cols) row-major, device memory
+  Source source_type = Source::kBF16;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t first_row = 0;  ///< of the slab within its segment; a multiple of 16
+  Packed format = Packed::kBF16;
+  void* panels = nullptr;   ///< the segment's first panel
+  float* scales = nullptr;  ///< fp8: one for each output of the segment's panels
+  int paired_half = -1;     ///< 0 gate, 1 up; -1: not paired
+};
+cudaError_t pack(const PackArgs& args, Launch launch);
+
+// Matmul ------------------------------------------------------------------------------------------
+
+constexpr int kMaxSegments = 3;
+constexpr int kMaxDecodeRows = 16;
+
+enum class MatmulEpilogue : int { kStore = 0, kAdd = 1, kSiluGate = 2 };
+
+/// out = x W^T, for a run of segments of one format whose panels follow each other.
+struct MatmulArgs {
+  const void* x = nullptr;  ///< (rows, cols)
+  Element x_type = Element::kBF16;
+  int rows = 0;
+  int64_t cols = 0;
+  Packed format = Packed::kBF16;
+  const void* panels = nullptr;
+  const float* scales = nullptr;  ///< fp8: by output, padded like the panels
+  int64_t panel_count = 0;
+  int segment_count = 0;
+  int64_t segment_panel[kMaxSegments] = {};   ///< first panel
+  int64_t segment_column[kMaxSegments] = {};  ///< first column of `out`
+  int64_t segment_rows[kMaxSegments] = {};    ///< outputs (of one half when paired)
+  const float* bias = nullptr;                ///< by output of the whole weight
+  int64_t bias_up = 0;                        ///< paired: where the second half's biases begin
+  MatmulEpilogue epilogue = MatmulEpilogue::kStore;
+  void* out = nullptr;
+  Element out_type = Element::kBF16;
+  int64_t out_stride = 0;
+};
+/// At most kMaxDecodeRows rows.
+cudaError_t matmul_rows(const MatmulArgs& args, Launch launch);
+/// Any number of rows.
+cudaError_t matmul_prefill(const MatmulArgs& args, Launch launch);
+
+// Forward -----------------------------------------------------------------------------------------
+
+cudaError_t embed(const int32_t* tokens, int rows, const void* panels, const float* scales,
+                  Packed format, int64_t vocab, int64_t cols, float* hidden, Launch launch);
+cudaError_t rms_norm(const float* x, const float* weight, float eps, int rows, int64_t cols,
+                     void* out, Element out_type, Launch launch);
+cudaError_t rope_angles(const int32_t* positions, const float* inv_freq, int rows, int half,
+                        float* angles, Launch launch);
+cudaError_t add(const float* x, float* out, int64_t count, Launch launch);
+
+/// A layer's cache (bfloat16) and its page table.
+struct CacheArgs {
+  void* keys = nullptr;  ///< (pages, kv_heads, page_tokens, head_dim)
+  void* values = nullptr;
+  const int32_t* page_table = nullptr;
+  int max_pages = 0;
+  int page_tokens = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+};
+struct RopeArgs {
+  const int32_t* slots = nullptr;
+  const int32_t* sequences = nullptr;
+  int rows = 0;
+  int heads = 0;
+  void* qkv = nullptr;            ///< (rows, (heads + 2 kv_heads) head_dim) bfloat16
+  const float* angles = nullptr;  ///< (rows, head_dim)
+  const float* q_norm = nullptr;  ///< null: none
+  const float* k_norm = nullptr;
+  float eps = 0;
+  CacheArgs cache;
+};
+cudaError_t rope_and_append(const RopeArgs& args, Launch launch);
+
+/// Slots of the cache that one block of the decode attention works on; parts are combined in
+/// ascending order.
+constexpr int kAttentionPart = 128;
+struct AttentionArgs {
+  const int32_t* slots = nullptr;
+  const int32_t* sequences = nullptr;
+  int rows = 0;
+  int heads = 0;
+  float scale = 1;
+  const void* qkv = nullptr;
+  void* out = nullptr;  ///< (rows, heads * head_dim) bfloat16
+  CacheArgs cache;
+  float* partials = nullptr;  ///< attention_partial_floats(...), decode only
+};
+/// Head sizes that the attention kernels take: 32, 64, 96, 128, 256.
+int64_t attention_partial_floats(int rows, int heads, const CacheArgs& cache);
+cudaError_t attention_decode(const AttentionArgs& args, Launch launch);
+cudaError_t attention_prefill(const AttentionArgs& args, Launch launch);
+
+}  // namespace tandem::kernels

@@ -1,0 +1,7 @@
+#include "matmul_prefill.cuh"
+
+namespace tandem::kernels {
+
+template cudaError_t launch_matmul_prefill<Packed::kFp8>(const MatmulArgs& args, Launch launch);
+
+}  // namespace tandem::kernels

@@ -1,0 +1,7 @@
+#include "matmul_rows.cuh"
+
+namespace tandem::kernels {
+
+template cudaError_t launch_matmul_rows<Packed::kInt4>(const MatmulArgs& args, Launch launch);
+
+}  // namespace tandem::kernels

@@ -1,0 +1,186 @@
+#pragma once
+
+#include "common.cuh"
+#include "round.h"
+
+namespace tandem::kernels {
+
+/// Philox4x32-10 (Salmon et al. 2011), as core/philox.h has it.
+__device__ __forceinline__ uint4 philox(uint4 counter, uint64_t key) {
+  constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
+  constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
+  constexpr int kRounds = 10;
+  auto k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    const uint32_t high0 = __umulhi(kMultiplier0, counter.x), low0 = kMultiplier0 * counter.x;
+    const uint32_t high1 = __umulhi(kMultiplier1, counter.z), low1 = kMultiplier1 * counter.z;
+    counter = {high1 ^ counter.y ^ k0, low1, high0 ^ counter.w ^ k1, low0};
+    k0 += kWeyl0;
+    k1 += kWeyl1;
+  }
+  return counter;
+}
+
+__device__ __forceinline__ uint4 random_counter(int position, int round_base, uint32_t token_block,
+                                                Purpose purpose, int sequence) {
+  return {static_cast<uint32_t>(position), static_cast<uint32_t>(round_base), token_block,
+          (static_cast<uint32_t>(purpose) << 24) | static_cast<uint32_t>(sequence)};
+}
+
+/// A uniform in (0, 1), exact in float32: the first number of token block 0.
+__device__ __forceinline__ double round_uniform(const RoundArgs& round, int sequence, int position,
+                                                Purpose purpose) {
+  const uint4 bits = philox(
+      random_counter(position, round.round_base[sequence], 0, purpose, round.streams[sequence]),
+      round.seeds[sequence]);
+  return (static_cast<double>(bits.x >> 9) + 0.5) * 0x1p-23;
+}
+
+/// Bits that order as the floats do.
+__device__ __forceinline__ uint32_t ordered_bits(float value) {
+  const uint32_t bits = __float_as_uint(value);
+  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+constexpr int kRowThreads = 1024;
+constexpr int kRowWarps = kRowThreads / kWarpLanes;
+
+/// Sum or maximum over the block, the same on every thread and in every run.
+template <typename T, typename Combine>
+__device__ __forceinline__ T reduce_block(T value, T* shared, Combine combine) {
+#pragma unroll
+  for (int offset = kWarpLanes / 2; offset > 0; offset /= 2) {
+    value = combine(value, __shfl_xor_sync(0xffffffffu, value, offset));
+  }
+  __syncthreads();  // the last use of `shared` is over
+  if (threadIdx.x % kWarpLanes == 0) shared[threadIdx.x / kWarpLanes] = value;
+  __syncthreads();
+  value = shared[threadIdx.x % kRowWarps];
+#pragma unroll
+  for (int offset = kWarpLanes / 2; offset > 0; offset /= 2) {
+    value = combine(value, __shfl_xor_sync(0xffffffffu, value, offset));
+  }
+  return value;
+}
+struct Plus {
+  template <typename T>
+  __device__ T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+struct Larger {
+  template <typename T>
+  __device__ T operator()(T a, T b) const {
+    return a > b ? a : b;
+  }
+};
+
+/// The block's sum of weight(0 … n - 1) and, for a target in it, the id that the target falls on.
+/// Each warp owns a run of ids; both walk it 32 ids at a time. Call with all kRowThreads threads.
+struct Drawing {
+  double warp_sums[kRowWarps];
+  int32_t id;
+};
+template <typename Weight>
+__device__ double sum_weights(const Weight& weight, int n, Drawing& shared) {
+  const int run = (n + kRowWarps - 1) / kRowWarps;
+  const int warp = threadIdx.x / kWarpLanes, lane = threadIdx.x % kWarpLanes;
+  const int last = min((warp + 1) * run, n);
+  double sum = 0;
+  for (int i = warp * run + lane; i < last; i += kWarpLanes) sum += weight(i);
+#pragma unroll
+  for (int offset = kWarpLanes / 2; offset > 0; offset /= 2) {
+    sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  }
+  __syncthreads();
+  if (lane == 0) shared.warp_sums[warp] = sum;
+  __syncthreads();
+  double total = 0;
+  for (int w = 0; w < kRowWarps; ++w) total += shared.warp_sums[w];
+  return total;
+}
+/// The first id whose cumulated weight exceeds u * total, after `sum_weights`; never one of weight
+/// 0; -1 when all are 0.
+template <typename Weight>
+__device__ int32_t draw(const Weight& weight, int n, double total, double u, Drawing& shared) {
+  const int run = (n + kRowWarps - 1) / kRowWarps;
+  const int warp = threadIdx.x / kWarpLanes, lane = threadIdx.x % kWarpLanes;
+  const double target = u * total;
+  // The warp whose run the target falls into; rounding may leave it to the last one with weight.
+  double before = 0, mine = 0;
+  int chosen = -1;
+  for (int w = 0; w < kRowWarps; ++w) {
+    if (!(shared.warp_sums[w] > 0)) continue;
+    chosen = w;
+    mine = before;
+    before += shared.warp_sums[w];
+    if (before > target) break;
+  }
+  if (threadIdx.x == 0) shared.id = -1;
+  __syncthreads();
+  if (warp == chosen) {
+    int32_t found = -1, last_positive = -1;
+    double base = mine;
+    const int last = min((warp + 1) * run, n);
+    for (int first = warp * run; first < last && found < 0; first += kWarpLanes) {
+      const int i = first + lane;
+      const double w = i < last ? weight(i) : 0.0;
+      double sum = w;
+#pragma unroll
+      for (int offset = 1; offset < kWarpLanes; offset *= 2) {
+        const double other = __shfl_up_sync(0xffffffffu, sum, offset);
+        if (lane >= offset) sum += other;
+      }
+      const uint32_t over = __ballot_sync(0xffffffffu, w > 0 && base + sum > target);
+      const uint32_t positive = __ballot_sync(0xffffffffu, w > 0);
+      if (positive != 0) last_positive = first + 31 - __clz(static_cast<int>(positive));
+      if (over != 0) found = first + __ffs(static_cast<int>(over)) - 1;
+      base += __shfl_sync(0xffffffffu, sum, kWarpLanes - 1);
+    }
+    if (lane == 0) shared.id = found >= 0 ? found : last_positive;
+  }
+  __syncthreads();
+  return shared.id;
+}
+
+/// A row's logits after penalties and mask (CTRL's repetition penalty, Keskar et al. 2019).
+struct AdjustedRow {
+  const float* logits;
+  const TransformArgs& transform;
+  const uint8_t* allowed;
+  const int32_t* counts = nullptr;
+  const uint8_t* prompt_seen = nullptr;
+  const int32_t* drafts = nullptr;
+  int drafted = 0;
+
+  __device__ AdjustedRow(const RoundArgs& round, const LogitsArgs& args, int row)
+      : logits(args.logits + static_cast<int64_t>(row) * args.columns),
+        transform(args.transform),
+        allowed(args.allowed) {
+    if (!transform.penalties) return;
+    const int per_sequence = args.rows / round.sequences;
+    const int sequence = row / per_sequence;
+    counts = round.output_counts + static_cast<int64_t>(sequence) * round.vocab;
+    prompt_seen = round.prompt_seen + static_cast<int64_t>(sequence) * round.vocab;
+    drafts = round.drafts + static_cast<int64_t>(sequence) * round.max_drafts;
+    drafted = args.prefix + row % per_sequence;
+  }
+
+  __device__ float operator()(int id) const {
+    float logit = logits[id];
+    if (transform.penalties) {
+      int count = counts[id];
+      for (int i = 0; i < drafted; ++i) count += drafts[i] == id ? 1 : 0;
+      if (prompt_seen[id] != 0 || count > 0) {
+        logit =
+            logit > 0 ? logit / transform.repetition_penalty : logit * transform.repetition_penalty;
+      }
+      const float presence = count > 0 ? transform.presence_penalty : 0.0f;
+      logit -= presence + transform.frequency_penalty * static_cast<float>(count);
+    }
+    return allowed == nullptr || allowed[id] != 0 ? logit : -INFINITY;
+  }
+};
+
+}  // namespace tandem::kernels

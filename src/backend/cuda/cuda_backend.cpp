@@ -1,0 +1,149 @@
+#include "backend/cuda/cuda_backend.h"
+
+#include <cuda_runtime_api.h>
+
+#include "backend/cuda/cuda_check.h"
+#include "backend/cuda/weight_loader.h"
+#include "backend/cuda_devices.h"
+#include "core/size.h"
+#include "tandem/error.h"
+
+namespace tandem {
+namespace {
+
+constexpr int kOldestCapability = 80;
+constexpr int kFirstOverlapCapability = 90;  ///< programmatic dependent launch
+
+int device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    (void)cudaGetLastError();  // no driver: no devices
+    return 0;
+  }
+  return count;
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend(DeviceId device) : device_(device), memory_(device) {
+  const int count = device_count();
+  if (device.index < 0 || device.index >= count) {
+    throw UsageError(to_string(device) + ": this machine has " + std::to_string(count) +
+                     " usable GPUs; `tandem devices` lists them");
+  }
+  use_device();
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
+  multiprocessors_ = properties.multiProcessorCount;
+  capability_ = properties.major * 10 + properties.minor;
+  if (capability_ < kOldestCapability) {
+    throw UsageError(to_string(device) + ": " + properties.name + " has compute capability " +
+                     std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+                     "; tandem needs 8.0 or newer");
+  }
+  description_ = to_string(device) + ", " + properties.name + ", " +
+                 std::to_string(multiprocessors_) + " multiprocessors, " +
+                 format_size(properties.totalGlobalMem);
+}
+
+CudaBackend::~CudaBackend() = default;
+
+void CudaBackend::use_device() const { check(cudaSetDevice(device_.index), "cudaSetDevice"); }
+
+void CudaBackend::check(cudaError_t status, const char* call) const {
+  check_cuda(status, call, device_.index);
+}
+
+kernels::Launch CudaBackend::launch(Stream& stream) {
+  use_device();
+  auto& target = static_cast<CudaStream&>(stream);
+  return {.stream = target.handle(),
+          .multiprocessors = multiprocessors_,
+          .capability = capability_,
+          .overlap = target.take_overlap() && capability_ >= kFirstOverlapCapability};
+}
+
+std::unique_ptr<Stream> CudaBackend::make_stream() {
+  use_device();
+  return std::make_unique<CudaStream>(memory_);
+}
+
+std::unique_ptr<Event> CudaBackend::make_event() {
+  use_device();
+  return std::make_unique<CudaEvent>(device_.index);
+}
+
+std::unique_ptr<Graph> CudaBackend::capture(Stream& stream, const std::function<void()>& work) {
+  use_device();
+  auto& target = static_cast<CudaStream&>(stream);
+  target.forbid_overlap();
+  // Relaxed: scratch memory may have to grow while the work is captured.
+  check(cudaStreamBeginCapture(target.handle(), cudaStreamCaptureModeRelaxed),
+        "cudaStreamBeginCapture");
+  cudaGraph_t graph = nullptr;
+  try {
+    work();
+  } catch (...) {
+    (void)cudaStreamEndCapture(target.handle(), &graph);
+    if (graph != nullptr) log_cuda(cudaGraphDestroy(graph), "cudaGraphDestroy", device_.index);
+    (void)cudaGetLastError();
+    target.forbid_overlap();
+    throw;
+  }
+  check(cudaStreamEndCapture(target.handle(), &graph), "cudaStreamEndCapture");
+  target.forbid_overlap();
+  return std::make_unique<CudaGraph>(device_.index, graph);
+}
+
+void CudaBackend::copy_to_device(void* device, const void* host, size_t bytes, Stream& stream) {
+  use_device();
+  auto& target = static_cast<CudaStream&>(stream);
+  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, target.handle()),
+        "cudaMemcpyAsync to the device");
+  target.forbid_overlap();
+}
+
+void CudaBackend::copy_to_host(void* host, const void* device, size_t bytes, Stream& stream) {
+  use_device();
+  auto& target = static_cast<CudaStream&>(stream);
+  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, target.handle()),
+        "cudaMemcpyAsync to the host");
+  target.forbid_overlap();
+}
+
+void CudaBackend::copy(void* to, const void* from, size_t bytes, Stream& stream) {
+  use_device();
+  auto& target = static_cast<CudaStream&>(stream);
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, target.handle()),
+        "cudaMemcpyAsync on the device");
+  target.forbid_overlap();
+}
+
+void CudaBackend::fill_zero(void* data, size_t bytes, Stream& stream) {
+  use_device();
+  auto& target = static_cast<CudaStream&>(stream);
+  check(cudaMemsetAsync(data, 0, bytes, target.handle()), "cudaMemsetAsync");
+  target.forbid_overlap();
+}
+
+std::unique_ptr<Backend> make_cuda_backend(DeviceId device) {
+  return std::make_unique<CudaBackend>(device);
+}
+
+std::vector<DeviceInfo> list_cuda_devices() {
+  std::vector<DeviceInfo> devices;
+  const int count = device_count();
+  for (int index = 0; index < count; ++index) {
+    cudaDeviceProp properties;
+    if (cudaGetDeviceProperties(&properties, index) != cudaSuccess) continue;
+    if (properties.major * 10 + properties.minor < kOldestCapability) continue;
+    const DeviceId id{DeviceKind::kCuda, index};
+    devices.push_back({.id = id,
+                       .name = properties.name,
+                       .capacity_bytes = properties.totalGlobalMem,
+                       .free_bytes = CudaMemory(id).free_bytes()});
+  }
+  return devices;
+}
+
+}  // namespace tandem

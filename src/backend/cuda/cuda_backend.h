@@ -1,0 +1,88 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "backend/backend.h"
+#include "backend/cuda/cuda_memory.h"
+#include "backend/cuda/cuda_stream.h"
+#include "kernels/kernels.h"
+
+namespace tandem {
+
+class WeightLoader;
+
+/// One GPU. Activations and cache are bfloat16, sums float32. Checks shapes, chooses kernels and
+/// launches them; the kernels stand in kernels/.
+class CudaBackend final : public Backend {
+ public:
+  /// @throws UsageError when the machine has no such GPU; DeviceError
+  explicit CudaBackend(DeviceId device);
+  ~CudaBackend() override;
+
+  DeviceId device() const override { return device_; }
+  std::string description() const override { return description_; }
+  MemoryResource& memory() override { return memory_; }
+  DType activation_dtype() const override { return DType::kBF16; }
+  DType kv_dtype() const override { return DType::kBF16; }
+
+  // Streams, copies, capture (cuda_backend.cpp)
+  std::unique_ptr<Stream> make_stream() override;
+  std::unique_ptr<Event> make_event() override;
+  std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) override;
+  void copy_to_device(void* device, const void* host, size_t bytes, Stream& stream) override;
+  void copy_to_host(void* host, const void* device, size_t bytes, Stream& stream) override;
+  void copy(void* to, const void* from, size_t bytes, Stream& stream) override;
+  void fill_zero(void* data, size_t bytes, Stream& stream) override;
+
+  // Weights (cuda_weights.cpp)
+  WeightView load_weight(const WeightSpec& spec, std::span<const HostMatrix> segments,
+                         std::span<const float> bias, void* destination, Stream& stream) override;
+
+  // The forward (cuda_forward.cpp)
+  void embed(const Rows& rows, const WeightView& table, TensorView hidden, Stream& stream) override;
+  void rms_norm(TensorView x, TensorView weight, float eps, TensorView out,
+                Stream& stream) override;
+  void matmul(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
+              Stream& stream) override;
+  void rope_angles(const Rows& rows, TensorView inv_freq, TensorView angles,
+                   Stream& stream) override;
+  void rope_and_append(const Rows& rows, TensorView qkv, TensorView angles, TensorView q_norm,
+                       TensorView k_norm, float eps, int heads, const KvLayerView& cache,
+                       Stream& stream) override;
+  void attention(const Rows& rows, TensorView qkv, int heads, float scale, const KvLayerView& cache,
+                 TensorView out, Stream& stream) override;
+  void add(TensorView x, TensorView out, Stream& stream) override;
+
+  // The round (cuda_round.cpp)
+  void round_rows(const RoundView& round, int first, int cache_sequence, const Rows& rows,
+                  Stream& stream) override;
+  void argmax(const RoundView& round, TensorView logits, const SamplingTransform& transform,
+              int prefix, const uint8_t* allowed, int32_t* ids, Stream& stream) override;
+  void distribution(const RoundView& round, TensorView logits, const SamplingTransform& transform,
+                    int prefix, const uint8_t* allowed, TensorView probs, Stream& stream) override;
+  void sample(const RoundView& round, TensorView probs, int first, RandomPurpose purpose,
+              int32_t* ids, Stream& stream) override;
+  void gumbel_argmax(const RoundView& round, TensorView probs, int first, int32_t* ids,
+                     Stream& stream) override;
+  void accept(const RoundView& round, AcceptRule rule, int num_drafts, Stream& stream) override;
+  void commit(const RoundView& round, Stream& stream) override;
+  void log_probabilities(TensorView logits, const int32_t* ids, int top, float* logprobs,
+                         int32_t* top_ids, float* top_logprobs, float* logsumexp,
+                         Stream& stream) override;
+
+ private:
+  /// Makes this device the calling thread's, and says how the next kernel of `stream` is launched.
+  kernels::Launch launch(Stream& stream);
+  void use_device() const;
+  void check(cudaError_t status, const char* call) const;
+
+  DeviceId device_;
+  CudaMemory memory_;
+  std::string description_;
+  int multiprocessors_ = 1;
+  int capability_ = 0;
+  std::unique_ptr<WeightLoader> loader_;  ///< made by the first load
+};
+
+}  // namespace tandem
