@@ -20,7 +20,17 @@ else()
 endif()
 
 if(NOT tandem_cuda_off_because)
+  if(NOT CMAKE_CUDA_ARCHITECTURES)  # this machine's, or Hopper's where no GPU is to be seen
+    execute_process(COMMAND nvidia-smi -L OUTPUT_QUIET ERROR_QUIET RESULT_VARIABLE tandem_no_gpu)
+    if(tandem_no_gpu EQUAL 0)
+      set(CMAKE_CUDA_ARCHITECTURES native)
+    else()
+      set(CMAKE_CUDA_ARCHITECTURES 90)
+    endif()
+  endif()
   enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 17)  # the kernels need no more, and CMake 3.25 knows no newer one of nvcc's
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   find_package(CUDAToolkit REQUIRED)
   set(TANDEM_CUDA ON)
   message(STATUS "tandem: with CUDA ${CUDAToolkit_VERSION} (${CMAKE_CUDA_COMPILER})")

@@ -4,15 +4,16 @@ set(TANDEM_LAYERS core comm backend model tokenizer plan spec engine)
 
 add_library(tandem_flags INTERFACE)
 target_include_directories(tandem_flags INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
-target_compile_options(tandem_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
-                       -Wnon-virtual-dtor -Woverloaded-virtual)
+target_compile_options(tandem_flags INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion>"
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor;-Woverloaded-virtual>")
 # One rounding per operation: contraction of a*b+c would depend on the compiler's choice, and so would the bits of a row.
-target_compile_options(tandem_flags INTERFACE -ffp-contract=off)
+target_compile_options(tandem_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   target_compile_options(tandem_flags INTERFACE -Wno-restrict)  # false alarms on string concatenation (GCC bug 105651)
 endif()
 if(TANDEM_WARNINGS_AS_ERRORS)
-  target_compile_options(tandem_flags INTERFACE -Werror)
+  target_compile_options(tandem_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()
 if(TANDEM_BUILD_FUZZERS)
   target_compile_options(tandem_flags INTERFACE -fsanitize=fuzzer-no-link)  # counts branches for libFuzzer
@@ -21,8 +22,8 @@ if(TANDEM_BUILD_FUZZERS)
   endif()
 endif()
 if(TANDEM_SANITIZE)
-  target_compile_options(tandem_flags INTERFACE -fsanitize=${TANDEM_SANITIZE} -fno-omit-frame-pointer
-                         -fno-sanitize-recover=all)
+  target_compile_options(tandem_flags INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TANDEM_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>")
   target_link_options(tandem_flags INTERFACE -fsanitize=${TANDEM_SANITIZE})
 endif()
 

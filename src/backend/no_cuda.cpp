@@ -3,13 +3,20 @@
 
 // The stand-in for the CUDA backend where CMake found no CUDA toolkit.
 namespace tandem {
+namespace {
 
-std::unique_ptr<Backend> make_cuda_backend(DeviceId device) {
+[[noreturn]] void refuse(DeviceId device) {
   throw UsageError(to_string(device) +
                    ": this build of tandem has no CUDA support; rebuild where the CUDA toolkit is "
                    "installed, or use device 'cpu'");
 }
 
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(DeviceId device) { refuse(device); }
+
 std::vector<DeviceInfo> list_cuda_devices() { return {}; }
+
+double measure_read_bandwidth(DeviceId device) { refuse(device); }
 
 }  // namespace tandem
