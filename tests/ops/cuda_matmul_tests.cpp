@@ -1,0 +1,172 @@
+#include "op_runner.h"
+
+using namespace tandem;
+using namespace tandem::test;
+
+namespace {
+
+constexpr double kFloatEpsilon = 0x1p-24, kBf16Epsilon = 0x1p-8;
+
+/// Round to the nearest E4M3 number, ties to even; too large becomes 448.
+float to_e4m3(float value) {
+  const float magnitude = std::fabs(value);
+  if (magnitude >= 448.0f) return std::copysign(448.0f, value);
+  const int exponent = std::max(magnitude > 0 ? std::ilogb(magnitude) : -6, -6);
+  const float step = std::ldexp(1.0f, exponent - 3);
+  return std::copysign(std::nearbyint(magnitude / step) * step, value);
+}
+
+/// What the device multiplies with instead of these weights.
+std::vector<float> quantised(const std::vector<float>& w, int64_t rows, int64_t cols,
+                             WeightFormat format) {
+  std::vector<float> out = w;
+  const int64_t group = format == WeightFormat::kInt4Group128 ? 128 : cols;
+  if (format != WeightFormat::kInt4Group128 && format != WeightFormat::kFp8E4M3) return out;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t first = 0; first < cols; first += group) {
+      const int64_t last = std::min(first + group, cols);
+      float largest = 0;
+      for (int64_t c = first; c < last; ++c) {
+        largest = std::max(largest, std::fabs(w[static_cast<size_t>(r * cols + c)]));
+      }
+      float scale = format == WeightFormat::kFp8E4M3 ? largest / 448.0f
+                                                     : bf16_to_float(float_to_bf16(largest / 7.0f));
+      const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+      for (int64_t c = first; c < last; ++c) {
+        float& value = out[static_cast<size_t>(r * cols + c)];
+        value = format == WeightFormat::kFp8E4M3
+                    ? to_e4m3(value * inverse) * scale
+                    : std::min(std::max(std::nearbyint(value * inverse), -8.0f), 7.0f) * scale;
+      }
+    }
+  }
+  return out;
+}
+
+struct Case {
+  std::vector<int64_t> segments;
+  int64_t cols;
+  bool paired = false;
+  bool bias = false;
+};
+
+WeightView load(OpRunner& run, const Case& c, WeightFormat format,
+                const std::vector<std::vector<float>>& weights, const std::vector<float>& bias) {
+  WeightSpec spec{.cols = c.cols, .segments = {}, .paired = c.paired, .has_bias = c.bias};
+  std::vector<HostMatrix> host;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    spec.segments.push_back({c.segments[i], format});
+    host.push_back({weights[i].data(), DType::kF32, c.segments[i], c.cols, c.cols});
+  }
+  const uint64_t bytes = packed_weight_bytes(run.backend->device().kind, spec);
+  const WeightView view = run.backend->load_weight(spec, host, c.bias ? bias : std::vector<float>{},
+                                                   run.room(bytes), *run.stream);
+  run.stream->synchronize();
+  return view;
+}
+
+}  // namespace
+
+TEST_CASE("CUDA matmul agrees with a double precision sum and is width invariant", "[cuda]") {
+  if (!has_gpu()) return;
+  const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,
+                                       WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
+  const Case c = GENERATE(
+      Case{{48}, 64}, Case{{100}, 320, false, true}, Case{{320, 160, 160}, 320, false, true},
+      Case{{176, 176}, 128, true, true}, Case{{512}, 2048}, Case{{640, 640}, 1088, true},
+      Case{{33}, 100}, Case{{4096}, 1152}, Case{{80}, 14336});
+  const auto epilogue = c.paired ? Epilogue::kSiluGate : GENERATE(Epilogue::kStore, Epilogue::kAdd);
+  CAPTURE(name_of(format), c.segments, c.cols, c.paired, static_cast<int>(epilogue));
+  OpRunner run(cuda_device());
+  std::vector<std::vector<float>> weights;
+  std::vector<float> exact;
+  int64_t outputs = 0;
+  for (size_t i = 0; i < c.segments.size(); ++i) {
+    const auto count = static_cast<size_t>(c.segments[i] * c.cols);
+    weights.push_back(random_bf16(count, static_cast<uint32_t>(i + 1), 0.25f));
+    const auto q = quantised(weights.back(), c.segments[i], c.cols, format);
+    exact.insert(exact.end(), q.begin(), q.end());
+    outputs += c.segments[i];
+  }
+  const std::vector<float> bias = random_bf16(static_cast<size_t>(outputs), 77);
+  const WeightView weight = load(run, c, format, weights, bias);
+
+  constexpr int kMostRows = 150;
+  const std::vector<float> x = random_bf16(static_cast<size_t>(kMostRows * c.cols), 9);
+  const int64_t columns = c.paired ? outputs / 2 : outputs;
+  const std::vector<float> before = random_bf16(static_cast<size_t>(kMostRows * columns), 10);
+  const DType out_type = epilogue == Epilogue::kAdd ? DType::kF32 : DType::kBF16;
+  std::vector<float> widest;
+  for (const int rows : {16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, kMostRows}) {
+    CAPTURE(rows);
+    const auto cells = static_cast<size_t>(rows * columns);
+    const TensorView in = run.activations({x.begin(), x.begin() + rows * c.cols}, {rows, c.cols});
+    const TensorView out =
+        run.floats({before.begin(), before.begin() + rows * columns}, {rows, columns}, out_type);
+    run.backend->matmul(in, weight, epilogue, out, *run.stream);
+    const std::vector<float> got = run.fetch(out);
+    if (rows == 16) widest = got;
+    if (rows < 16) REQUIRE(std::memcmp(got.data(), widest.data(), cells * sizeof(float)) == 0);
+    if (rows < 16 && rows != 1) continue;
+    double worst = 0;
+    for (int64_t r = 0; r<rows; r += rows> 16 ? 7 : 1) {
+      for (int64_t col = 0; col < columns; ++col) {
+        double sums[2] = {}, sizes[2] = {};
+        for (int half = 0; half < (c.paired ? 2 : 1); ++half) {
+          const int64_t o = col + half * columns;
+          for (int64_t k = 0; k < c.cols; ++k) {
+            const double term = static_cast<double>(x[static_cast<size_t>(r * c.cols + k)]) *
+                                static_cast<double>(exact[static_cast<size_t>(o * c.cols + k)]);
+            sums[half] += term;
+            sizes[half] += std::fabs(term);
+          }
+          if (c.bias) sums[half] += static_cast<double>(bias[static_cast<size_t>(o)]);
+        }
+        // Float32 sums of exact products. Tensor cores truncate what they align, about two units
+        // each time; 4-bit codes are summed with an offset 17 times their range.
+        const double offset = format == WeightFormat::kInt4Group128 ? 17.0 : 1.0;
+        double wanted = sums[0];
+        double tolerance =
+            sizes[0] * kFloatEpsilon * 4.0 * std::sqrt(static_cast<double>(c.cols)) * offset;
+        if (c.paired) {
+          const double sigmoid = 1 / (1 + std::exp(-sums[0]));
+          wanted = sums[0] * sigmoid * sums[1];
+          tolerance = tolerance * (1.1 * std::fabs(sums[1]) + std::fabs(sums[0])) *
+                          (1 + sizes[1] / std::max(sizes[0], 1e-9)) +
+                      std::fabs(wanted) * 1e-5;
+        }
+        const auto cell = static_cast<size_t>(r * columns + col);
+        if (epilogue == Epilogue::kAdd) wanted += static_cast<double>(before[cell]);
+        tolerance += std::fabs(wanted) * (out_type == DType::kBF16 ? kBf16Epsilon : 2e-7) + 1e-6;
+        worst = std::max(worst, std::fabs(static_cast<double>(got[cell]) - wanted) / tolerance);
+      }
+    }
+    CHECK(worst <= 1.0);
+  }
+}
+
+TEST_CASE("CUDA embedding reads the packed table of every format", "[cuda]") {
+  if (!has_gpu()) return;
+  const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,
+                                       WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
+  CAPTURE(name_of(format));
+  OpRunner run(cuda_device());
+  const Case c{{50}, 200};
+  const std::vector<std::vector<float>> weights = {random_bf16(50 * 200, 3)};
+  const WeightView table = load(run, c, format, weights, {});
+  const std::vector<float> exact = quantised(weights[0], 50, 200, format);
+  const std::vector<int32_t> tokens = {0, 49, 7, -1, 50, 23};
+  Rows rows;
+  rows.count = 6;
+  rows.tokens = run.ints(tokens);
+  const TensorView hidden = run.floats(std::vector<float>(6 * 200, 5.0f), {6, 200});
+  run.backend->embed(rows, table, hidden, *run.stream);
+  const std::vector<float> got = run.fetch(hidden);
+  for (size_t r = 0; r < 6; ++r) {
+    for (size_t i = 0; i < 200; ++i) {
+      const bool known = tokens[r] >= 0 && tokens[r] < 50;
+      const float wanted = known ? exact[static_cast<size_t>(tokens[r]) * 200 + i] : 0.0f;
+      REQUIRE(std::fabs(got[r * 200 + i] - wanted) <= std::fabs(wanted) * 1e-6f);
+    }
+  }
+}
