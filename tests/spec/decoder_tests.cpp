@@ -252,7 +252,7 @@ TEST_CASE("log-probabilities are the main model's before the transforms", "[deco
     const RoundResult& result = loop.decoder->round(100);
     REQUIRE(result.logprobs.size() == result.tokens.size());
     for (size_t i = 0; i < result.tokens.size(); ++i) {
-      const auto probs = softmax(loop.main.logits(text[text.size() - 2], text.back()));
+      const auto probs = softmax(loop.main.logits_behind(text));
       const auto token = static_cast<size_t>(result.tokens[i]);
       CHECK(result.logprobs[i].logprob == Approx(std::log(probs[token])).margin(1e-5));
       REQUIRE(static_cast<int>(result.logprobs[i].top.size()) == std::min(top, 8));

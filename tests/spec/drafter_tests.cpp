@@ -74,7 +74,7 @@ TEST_CASE("the n-gram index agrees with a plain search", "[ngram]") {
   Ngram ngram(lookup_min, lookup_max);
   for (int repeat = 0; repeat < 10; ++repeat) {
     Tokens text(1 + random() % 20);
-    const uint32_t vocab = 2 + random() % 6;
+    const auto vocab = static_cast<uint32_t>(2 + random() % 6);
     for (auto& token : text) token = static_cast<int32_t>(random() % vocab);
     ngram.start(text);
     for (int round = 0; round < 40; ++round) {

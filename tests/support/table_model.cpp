@@ -58,20 +58,24 @@ TensorView TableModel::forward(const Rows& rows, int first_logits_row, Stream&) 
   const int count = rows.count - first_logits_row;
   if (count == 0) return {};
   for (int r = first_logits_row; r < rows.count; ++r) {
-    const int32_t before = slots[r] == 0 ? vocab_ : cache_[static_cast<size_t>(slots[r]) - 1];
-    const auto row = logits(before, cache_[static_cast<size_t>(slots[r])]);
+    const auto row = logits_behind(std::span(cache_).first(static_cast<size_t>(slots[r]) + 1));
     std::copy(row.begin(), row.end(), logits_.begin() + (r - first_logits_row) * vocab_);
   }
   return TensorView(logits_.data(), DType::kF32, {count, vocab_}, backend_.device());
 }
 
-std::span<const float> TableModel::logits(int32_t before_last, int32_t last) const {
-  const auto known = [&](int32_t token) {
-    return static_cast<size_t>(token >= 0 && token < vocab_ ? token : vocab_);
-  };
+std::span<const float> TableModel::logits_behind(std::span<const int32_t> text) const {
+  constexpr int kWeights = 7;  // so that the order counts
+  const int32_t last = text.back();
+  int checksum = 0, weight = 0;
+  for (const int32_t token : text.first(text.size() - 1)) {
+    weight = weight % kWeights + 1;
+    checksum += (token + 2) * weight;
+  }
   const auto columns = static_cast<size_t>(vocab_);
-  const size_t row = known(before_last) * (columns + 1) + known(last);
-  return {table_.data() + row * columns, columns};
+  const auto before = text.size() == 1 ? columns : static_cast<size_t>(checksum % vocab_);
+  const size_t known = last >= 0 && last < vocab_ ? static_cast<size_t>(last) : columns;
+  return {table_.data() + (before * (columns + 1) + known) * columns, columns};
 }
 
 std::string name_of(DraftQuality quality) {
@@ -145,22 +149,21 @@ std::vector<double> softmax(std::span<const float> logits, double temperature) {
 
 std::vector<double> joint_law(const TableModel& model, std::span<const int32_t> prompt, int tokens,
                               double temperature) {
-  const int vocab = model.vocab_size();
   std::vector<double> law = {1.0};
-  std::vector<std::pair<int32_t, int32_t>> contexts = {
-      {prompt.size() < 2 ? vocab : prompt[prompt.size() - 2], prompt.back()}};
+  std::vector<std::vector<int32_t>> texts = {{prompt.begin(), prompt.end()}};
   for (int t = 0; t < tokens; ++t) {
-    std::vector<double> next;
-    std::vector<std::pair<int32_t, int32_t>> next_contexts;
+    std::vector<double> next_law;
+    std::vector<std::vector<int32_t>> next_texts;
     for (size_t i = 0; i < law.size(); ++i) {
-      const auto probs = softmax(model.logits(contexts[i].first, contexts[i].second), temperature);
-      for (int32_t x = 0; x < vocab; ++x) {
-        next.push_back(law[i] * probs[static_cast<size_t>(x)]);
-        next_contexts.emplace_back(contexts[i].second, x);
+      const auto probs = softmax(model.logits_behind(texts[i]), temperature);
+      for (size_t x = 0; x < probs.size(); ++x) {
+        next_law.push_back(law[i] * probs[x]);
+        next_texts.push_back(texts[i]);
+        next_texts.back().push_back(static_cast<int32_t>(x));
       }
     }
-    law = std::move(next);
-    contexts = std::move(next_contexts);
+    law = std::move(next_law);
+    texts = std::move(next_texts);
   }
   return law;
 }

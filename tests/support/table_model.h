@@ -9,13 +9,14 @@
 
 namespace tandem::test {
 
-/// A language model on a small vocabulary whose logits are a table of the last two tokens. Its
-/// cache holds the tokens that were run, slot by slot, so that a pass that was left out, or a
-/// rollback that was not one, changes what it says. Runs on host memory.
+/// A language model on a small vocabulary whose logits are a table of the last token and a checksum
+/// of all before it. Its cache holds the tokens that were run, slot by slot, so that a pass that
+/// was left out, or a rollback that was not one, changes what it says. Runs on host memory.
 class TableModel final : public LanguageModel {
  public:
-  /// @param table ((vocab + 1)^2, columns) logits by token before last, last token; index `vocab`
-  ///              stands for a token beyond the vocabulary and for "none"
+  /// @param table ((vocab + 1)^2, vocab) logits by checksum and last token; index `vocab` stands
+  /// for
+  ///              a token beyond the vocabulary and for "nothing before"
   TableModel(Backend& backend, int vocab, std::vector<float> table, int max_positions,
              int max_rows);
 
@@ -28,8 +29,8 @@ class TableModel final : public LanguageModel {
   void fork(int from, int to, int tokens, Stream& stream) override;
   TensorView forward(const Rows& rows, int first_logits_row, Stream& stream) override;
 
-  /// Logits behind the tokens a, b.
-  std::span<const float> logits(int32_t before_last, int32_t last) const;
+  /// Logits behind a text.
+  std::span<const float> logits_behind(std::span<const int32_t> text) const;
   int64_t passes() const { return passes_; }
   int64_t rows_run() const { return rows_run_; }
 
