@@ -18,6 +18,7 @@ struct Rows {
 
 /// One layer's keys and values as the ops see them, in pages of `page_tokens` slots.
 /// Slot s of sequence q lies in page table[q * max_pages + s / page_tokens] at s % page_tokens.
+/// How the elements of one head lie within a page is the backend's own affair; whole pages may be copied.
 struct KvLayerView {
   TensorView keys;    ///< (pages, kv_heads, page_tokens, head_dim), f32 on CPU, bf16/f16 on CUDA
   TensorView values;  ///< the same
