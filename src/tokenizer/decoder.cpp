@@ -25,11 +25,11 @@ void parse_step(const JsonNode& node, int depth, std::vector<DecoderStep>& steps
     steps.push_back(
         decoder_step::Replace{Pattern::parse(node.at("pattern")), node.at("content").string()});
   } else if (type == "ByteLevel") {
-    steps.push_back(decoder_step::ByteLevel{});
+    steps.emplace_back(std::in_place_type<decoder_step::ByteLevel>);
   } else if (type == "ByteFallback") {
-    steps.push_back(decoder_step::ByteFallback{});
+    steps.emplace_back(std::in_place_type<decoder_step::ByteFallback>);
   } else if (type == "Fuse") {
-    steps.push_back(decoder_step::Fuse{});
+    steps.emplace_back(std::in_place_type<decoder_step::Fuse>);
   } else if (type == "Strip") {
     steps.push_back(decoder_step::Strip{
         node.at("content").character(), static_cast<size_t>(node.at("start").integer(0, kMaxStrip)),
@@ -98,7 +98,7 @@ std::optional<uint8_t> byte_fallback_value(std::string_view token) {
 Decoder Decoder::parse(const JsonNode& node) {
   Decoder decoder;
   if (node.is_null()) {
-    decoder.steps_.push_back(decoder_step::Spaces{});
+    decoder.steps_.emplace_back(std::in_place_type<decoder_step::Spaces>);
   } else {
     parse_step(node, 0, decoder.steps_);
   }

@@ -52,6 +52,13 @@ Tokenizer::Tokenizer(std::shared_ptr<const TokenizerParts> parts) : parts_(std::
 
 Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "tokenizer.json";
+  std::error_code error;
+  if (std::filesystem::is_directory(folder, error) && !std::filesystem::exists(path, error)) {
+    throw ModelError(
+        path.string() +
+        ": no such file; older folders hold other tokenizer files, which transformers' "
+        "AutoTokenizer can save as this one");
+  }
   return from_json(read_text_file(path), path.string());
 }
 

@@ -151,6 +151,8 @@ TEST_CASE("spaces that may be stripped from the end are held back", "[stream]") 
   using Pieces = std::vector<std::string>;
   CHECK(stream(tokenizer, ids_of(tokenizer, {"b", " ", "  ", "b", " "}), true) ==
         Pieces{"b", "", "  ", " b", "", ""});
+  CHECK(stream(tokenizer, ids_of(tokenizer, {"b", " ", " ", " ", "b", " ", " "}), true) ==
+        Pieces{"b", "", " ", " ", " b", "", " ", ""});
 }
 
 TEST_CASE("a flushed stream starts anew, and a moved one goes on", "[stream]") {

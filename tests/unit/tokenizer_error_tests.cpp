@@ -1,4 +1,3 @@
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -246,12 +245,13 @@ TEST_CASE("what is no JSON is refused in one line", "[tokenizer]") {
 }
 
 TEST_CASE("a folder without tokenizer.json is refused", "[tokenizer]") {
-  const std::filesystem::path missing = "/no/such/folder";
+  const std::string folder =
+      GENERATE(std::string("/no/such/folder"), std::string(TANDEM_SOURCE_DIR) + "/tests");
   try {
-    Tokenizer::from_folder(missing);
+    Tokenizer::from_folder(folder);
     FAIL("loaded");
   } catch (const ModelError& error) {
-    CHECK(std::string(error.what()).find("/no/such/folder/tokenizer.json") != std::string::npos);
+    CHECK(std::string(error.what()).starts_with(folder + "/tokenizer.json: "));
   }
 }
 
