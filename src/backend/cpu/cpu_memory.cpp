@@ -78,6 +78,8 @@ void* CpuMemory::allocate(size_t bytes, std::string_view purpose) {
     }
   } while (!allocated_.compare_exchange_weak(allocated, allocated + bytes));
   try {
+    // A system that overcommits would hand this out and kill the process when it is touched.
+    if (bytes > physical_memory_bytes()) throw std::bad_alloc();
     return allocate_aligned(bytes);
   } catch (const std::bad_alloc&) {
     allocated_ -= bytes;
