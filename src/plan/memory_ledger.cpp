@@ -18,6 +18,8 @@ namespace tandem {
 namespace {
 
 constexpr std::chrono::milliseconds kLockPollInterval{20};
+/// A load that waits longer than this for another process says so.
+constexpr std::chrono::seconds kSilentWait{1};
 
 uint64_t minus(uint64_t value, uint64_t taken) { return value > taken ? value - taken : 0; }
 
@@ -129,7 +131,8 @@ std::filesystem::path MemoryLedger::default_lock_file() {
 MemoryReservation MemoryLedger::reserve(const Measure& measure, const Decide& decide,
                                         const Cancelled& cancelled) {
   State& state = *state_;
-  const auto deadline = std::chrono::steady_clock::now() + state.patience;
+  const auto begin = std::chrono::steady_clock::now();
+  const auto deadline = begin + state.patience;
   bool announced = false;
   std::unique_lock guard(state.mutex);
   bool locked = false;
@@ -145,8 +148,10 @@ MemoryReservation MemoryLedger::reserve(const Measure& measure, const Decide& de
     if (locked) break;
     guard.unlock();
     const std::string who = holder.empty() ? "another process" : "process " + holder;
-    if (!announced) log().info("waiting until {} has loaded its models", who);
-    announced = true;
+    if (!announced && std::chrono::steady_clock::now() - begin > kSilentWait) {
+      log().warn("waiting until {} has loaded its models ({})", who, state.lock_file.string());
+      announced = true;
+    }
     if (cancelled && cancelled())
       throw CancelledError("cancelled while waiting until " + who + " has loaded its models");
     if (std::chrono::steady_clock::now() >= deadline) {
