@@ -17,8 +17,8 @@ struct Placement {
   std::vector<ModelShard> shards;
 
   int ranks() const { return static_cast<int>(shards.size()); }
-  /// The rank where logits appear, beside which the round's buffers and, unless told otherwise, the
-  /// draft live.
+  /// The rank where logits appear, beside which the round's buffers and, where it fits there
+  /// and nothing else is asked for, the draft live.
   int leader() const { return shards.front().leader(); }
 };
 

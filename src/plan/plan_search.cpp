@@ -37,19 +37,37 @@ PlanSearch::PlanSearch(const PlanRequest& request, const OverheadHistory& histor
     const auto layer = layer_split_obstacle(request.main.config, most);
     throw ConfigError(request.split == SplitChoice::kLayer || !tensor ? *layer : *tensor);
   }
+  if (draft_ && !request.draft_device) add_draft_seats();
+}
+
+void PlanSearch::add_draft_seats() {
+  const std::vector<Way> leading = std::move(ways_);
+  ways_.clear();
+  for (const Way& way : leading) {
+    const int leader = way.split == Split::kLayer ? way.ranks - 1 : 0;
+    ways_.push_back({way.ranks, way.split, leader});
+    for (int rank = 0; rank < way.ranks; ++rank) {
+      if (rank != leader) ways_.push_back({way.ranks, way.split, rank});
+    }
+  }
+  // A device for the draft alone is the last resort: the main model could use it as well.
+  const int most = static_cast<int>(request_.main_devices.size());
+  for (const Way& way : leading) {
+    for (int seat = way.ranks; seat < most; ++seat) ways_.push_back({way.ranks, way.split, seat});
+  }
 }
 
 void PlanSearch::add_ways(int ranks) {
   if (ranks == 1) {
-    ways_.push_back({1, Split::kNone});
+    ways_.push_back({1, Split::kNone, 0});
     return;
   }
   const ModelConfig& config = request_.main.config;
   if (request_.split != SplitChoice::kLayer && !tensor_split_obstacle(config, ranks)) {
-    ways_.push_back({ranks, Split::kTensor});
+    ways_.push_back({ranks, Split::kTensor, 0});
   }
   if (request_.split != SplitChoice::kTensor && !layer_split_obstacle(config, ranks)) {
-    ways_.push_back({ranks, Split::kLayer});
+    ways_.push_back({ranks, Split::kLayer, 0});
   }
 }
 
@@ -59,7 +77,8 @@ Overheads PlanSearch::overheads(size_t device, int ranks) const {
 }
 
 const PlanSearch::Costs& PlanSearch::costs(const Way& way) {
-  const auto known = costs_.find(way);
+  const std::pair key(way.ranks, way.split);
+  const auto known = costs_.find(key);
   if (known != costs_.end()) return known->second;
   const DeviceKind kind = request_.devices.front().id.kind;
   Costs costs;
@@ -72,7 +91,7 @@ const PlanSearch::Costs& PlanSearch::costs(const Way& way) {
     for (const ModelShard& shard : placement.shards)
       costs.ranks.emplace_back(request_.main, shard, kind);
   }
-  return costs_.emplace(way, std::move(costs)).first->second;
+  return costs_.emplace(key, std::move(costs)).first->second;
 }
 
 int64_t PlanSearch::room(size_t device) const {
@@ -86,17 +105,20 @@ int64_t PlanSearch::draft_bytes(size_t device, int length) const {
   return draft_ ? as_signed(draft_->at(length) + model_overheads(overheads(device, 1))) : 0;
 }
 
-std::vector<PlanSearch::Seat> PlanSearch::candidates(const Way& way, int length) const {
-  std::vector<Seat> seats;
+PlanSearch::Seating PlanSearch::candidates(const Way& way, int length) const {
+  Seating seating;
+  std::vector<Seat>& seats = seating.seats;
   for (const size_t device : request_.main_devices) {
     int64_t bytes = room(device) - as_signed(model_overheads(overheads(device, way.ranks)));
     if (request_.draft_device == device) bytes -= draft_bytes(device, length);
     seats.push_back({device, bytes});
   }
-  if (!request_.choose_devices) return seats;
+  if (!request_.choose_devices) return seating;
   const auto roomier = [](const Seat& a, const Seat& b) { return a.room > b.room; };
   std::stable_sort(seats.begin(), seats.end(), roomier);
-  seats.resize(static_cast<size_t>(way.ranks));
+  const auto ranks = static_cast<size_t>(way.ranks);
+  for (size_t i = ranks; i < seats.size(); ++i) seating.unused.push_back(seats[i].device);
+  seats.resize(ranks);
   // The leader has the draft and the logits besides its share, so it should be the roomiest.
   if (way.split == Split::kLayer) {
     std::sort(seats.begin(), seats.end(),
@@ -104,21 +126,22 @@ std::vector<PlanSearch::Seat> PlanSearch::candidates(const Way& way, int length)
     std::stable_sort(seats.begin(), seats.end(),
                      [&](const Seat& a, const Seat& b) { return roomier(b, a); });
   }
-  return seats;
+  return seating;
 }
 
 PlanSearch::Seating PlanSearch::seat(const Way& way, int length) const {
-  Seating seating;
-  seating.seats = candidates(way, length);
+  Seating seating = candidates(way, length);
   seating.draft_spare = kUnlimited;
   if (!draft_) return seating;
-  if (!request_.draft_device) {
-    Seat& leader = way.split == Split::kLayer ? seating.seats.back() : seating.seats.front();
-    leader.room -= draft_bytes(leader.device, length);
-    seating.draft_device = leader.device;
+  if (!request_.draft_device && way.draft_seat < way.ranks) {
+    Seat& joined = seating.seats[static_cast<size_t>(way.draft_seat)];
+    joined.room -= draft_bytes(joined.device, length);
+    seating.draft_device = joined.device;
     return seating;
   }
-  seating.draft_device = *request_.draft_device;
+  seating.draft_device = request_.draft_device
+                             ? *request_.draft_device
+                             : seating.unused[static_cast<size_t>(way.draft_seat - way.ranks)];
   const bool shared =
       std::any_of(seating.seats.begin(), seating.seats.end(),
                   [&](const Seat& seat) { return seat.device == seating.draft_device; });

@@ -33,13 +33,13 @@ class PlanSearch {
   int largest_context();
 
  private:
-  /// How many devices work on the main model, and how they share it.
+  /// How many devices work on the main model, how they share it, and where an "auto" draft sits.
   struct Way {
     int ranks = 1;
     Split split = Split::kNone;
-    bool operator<(const Way& other) const {
-      return std::pair(ranks, split) < std::pair(other.ranks, other.split);
-    }
+    /// The rank that the draft joins; from `ranks` on, the devices that the main model leaves
+    /// unused, roomiest first. Means nothing where the draft's device is given.
+    int draft_seat = 0;
   };
   /// A device that works on the main model, and the bytes it has for its share.
   struct Seat {
@@ -47,7 +47,8 @@ class PlanSearch {
     int64_t room = 0;
   };
   struct Seating {
-    std::vector<Seat> seats;  ///< in rank order
+    std::vector<Seat> seats;     ///< in rank order
+    std::vector<size_t> unused;  ///< roomiest first; empty for a fixed list
     size_t draft_device = 0;
     int64_t draft_spare =
         0;  ///< what the draft leaves on a device that the main model does not use
@@ -59,12 +60,14 @@ class PlanSearch {
   };
 
   void add_ways(int ranks);
+  /// Adds to each way the other seats that an "auto" draft may take.
+  void add_draft_seats();
   const Costs& costs(const Way& way);
   Overheads overheads(size_t device, int ranks) const;
   int64_t room(size_t device) const;
   int64_t draft_bytes(size_t device, int length) const;
-  /// The devices that a way takes, before the draft has joined the leader.
-  std::vector<Seat> candidates(const Way& way, int length) const;
+  /// The devices that a way takes, before an "auto" draft has joined one.
+  Seating candidates(const Way& way, int length) const;
   Seating seat(const Way& way, int length) const;
   /// Bytes for layers on each device of a layer split.
   std::vector<int64_t> layer_rooms(const Way& way, const Seating& seating, int length);
@@ -76,7 +79,7 @@ class PlanSearch {
   const PlanRequest& request_;
   const OverheadHistory& history_;
   std::vector<Way> ways_;  ///< in order of preference
-  std::map<Way, Costs> costs_;
+  std::map<std::pair<int, Split>, Costs> costs_;  ///< by ranks and split
   std::optional<RankBytes> draft_;
   int wanted_context_ = 0;
 };

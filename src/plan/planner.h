@@ -33,7 +33,7 @@ struct PlanRequest {
   std::vector<size_t> main_devices;  ///< indices into `devices`, in rank order; at least one
   bool choose_devices =
       false;  ///< the main model takes the fewest of these; otherwise it takes all
-  std::optional<size_t> draft_device;  ///< index; none: beside the main model's leader
+  std::optional<size_t> draft_device;  ///< index; none: see `make_plan`
   SplitChoice split = SplitChoice::kAuto;
   std::optional<int> max_model_len;  ///< none: the largest context that fits
 };
@@ -66,6 +66,8 @@ inline constexpr int kSmallestAutoContext = 256;
 /// Of devices to choose from, the fewest are taken that hold the wanted context ("auto": the
 /// model's own limit), those with most room first; if no number of them does, "auto" takes the
 /// number with the largest context. A tensor split is preferred to a layer split where both fit.
+/// A draft without a device of its own sits beside the main model's leader; where it does not fit
+/// there, beside another rank, and failing that on a device to choose from that is left.
 /// More memory on any device never makes a plan that fits unfit.
 /// @throws ConfigError when the request contradicts itself or the models: a context beyond the main
 /// model's, a split that

@@ -85,6 +85,25 @@ TEST_CASE("pairs are planned from config.json alone") {
   CHECK(uneven.memory.placement.back().split == "layer");
 }
 
+TEST_CASE("an auto draft sits where there is room, whatever the devices' order") {
+  for (const char* devices : {"cpu:0=60GiB,cpu:1=2GiB", "cpu:1=2GiB,cpu:0=60GiB"}) {
+    CAPTURE(devices);
+    Config config = llama_8b();
+    config.main.devices = devices;
+    const Plan plan = plan_of(config, "");
+    REQUIRE(plan.memory.fits);
+    CHECK(plan.memory.placement.front().devices == std::vector<std::string>{"cpu:0"});
+    CHECK(plan.main.devices == std::vector<size_t>{0, 1});
+  }
+  // Neither device would hold both: the draft takes the one that a split cannot use.
+  Config apart = llama_8b();
+  apart.main.split = "tensor";
+  const Plan plan = plan_of(apart, "18GiB,5GiB");
+  REQUIRE(plan.memory.fits);
+  CHECK(plan.main.devices == std::vector<size_t>{0});
+  CHECK(plan.draft->devices == std::vector<size_t>{1});
+}
+
 TEST_CASE("tensor headers decide over what config.json says") {
   const Plan stored = plan_of(demo(), "cpu:0=1GiB");
   Config wide = demo();
