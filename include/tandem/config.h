@@ -46,9 +46,9 @@ struct Config {
 
   struct Memory {
     static constexpr uint64_t kDefaultReserveBytes = 256ull << 20;
-    /// Left free on every device. The default is for what else runs there: a simulated device, on
-    /// which nothing does, has no reserve unless another size than the default is written.
-    uint64_t reserve_bytes = kDefaultReserveBytes;
+    /// Left free on every device. None: kDefaultReserveBytes for what else runs there, and nothing
+    /// on a simulated device, where nothing does.
+    std::optional<uint64_t> reserve_bytes;
     std::optional<uint64_t> limit_bytes;    ///< of each device, use at most this much
     /// Keys such as "cuda:0"; for the devices they name, these win over the sizes above.
     std::map<std::string, uint64_t> reserve_bytes_by_device;

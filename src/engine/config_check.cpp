@@ -59,13 +59,12 @@ class Checker {
   void boolean(const char*, bool) {}
   void seed(const char*, const std::optional<uint64_t>&) {}
   void texts(const char*, const std::vector<std::string>&) {}
-  void size_by_device(const char*, uint64_t, const std::map<std::string, uint64_t>&) {}
   void size_by_device(const char* key, const std::optional<uint64_t>& size,
-                      const std::map<std::string, uint64_t>& by_device) {
+                      const std::map<std::string, uint64_t>& by_device, uint64_t smallest) {
     constexpr const char* kNoMemory = "allows no memory at all; expected a size above 0, or null";
-    if (size && *size == 0) fail(key, kNoMemory);
+    if (size && *size < smallest) fail(key, kNoMemory);
     for (const auto& [device, bytes] : by_device) {
-      if (bytes == 0) fail(std::string(key) + "." + device, kNoMemory);
+      if (bytes < smallest) fail(std::string(key) + "." + device, kNoMemory);
     }
   }
   void sampling_ranges(const SamplingParams& sampling) {

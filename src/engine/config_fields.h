@@ -23,6 +23,8 @@ inline constexpr std::array<std::string_view, 3> kAllReduces = {"auto", "nccl", 
 
 inline constexpr int kMaxModelLen = 1 << 24;
 inline constexpr int kMaxPromptLookup = 32;
+inline constexpr uint64_t kSmallestReserve = 0;
+inline constexpr uint64_t kSmallestLimit = 1;
 
 /// The configuration file's keys, in one place: reading, writing and checking are three visitors of
 /// this list, so they cannot disagree. A visitor offers `section`, `optional_section` and one
@@ -56,8 +58,8 @@ void visit_config(Visitor& visitor, ConfigType& config) {
     v.boolean("allow_vocabulary_mismatch", speculation.allow_vocabulary_mismatch);
   });
   visitor.section("memory", config.memory, [](auto& v, auto& memory) {
-    v.size_by_device("reserve", memory.reserve_bytes, memory.reserve_bytes_by_device);
-    v.size_by_device("limit", memory.limit_bytes, memory.limit_bytes_by_device);
+    v.size_by_device("reserve", memory.reserve_bytes, memory.reserve_bytes_by_device, kSmallestReserve);
+    v.size_by_device("limit", memory.limit_bytes, memory.limit_bytes_by_device, kSmallestLimit);
   });
   visitor.section("sampling", config.sampling, [](auto& v, auto& sampling) {
     v.number("temperature", sampling.temperature);

@@ -115,16 +115,13 @@ class Reader {
       texts.push_back(item.get<std::string>());
     }
   }
-  template <typename Size>
-  void size_by_device(const char* key, Size& size, std::map<std::string, uint64_t>& by_device) {
-    constexpr bool kMayBeNull = std::is_same_v<Size, std::optional<uint64_t>>;
+  void size_by_device(const char* key, std::optional<uint64_t>& size,
+                      std::map<std::string, uint64_t>& by_device, uint64_t) {
     const json* value = find(key);
     if (value == nullptr) return;
     by_device.clear();
-    if constexpr (kMayBeNull) {
-      size.reset();
-      if (value->is_null()) return;
-    }
+    size.reset();
+    if (value->is_null()) return;
     if (!value->is_object()) {
       size = to_size(key, *value);
       return;

@@ -60,9 +60,8 @@ class Writer {
     object_[key] = seed ? ordered_json(*seed) : ordered_json();
   }
   void texts(const char* key, const std::vector<std::string>& texts) { object_[key] = texts; }
-  template <typename Size>
-  void size_by_device(const char* key, const Size& size,
-                      const std::map<std::string, uint64_t>& by_device) {
+  void size_by_device(const char* key, const std::optional<uint64_t>& size,
+                      const std::map<std::string, uint64_t>& by_device, uint64_t) {
     if (by_device.empty()) {
       object_[key] = size_json(size);
       return;

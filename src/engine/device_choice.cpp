@@ -124,9 +124,9 @@ std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config:
       device.free_bytes = std::min(info->free_bytes, info->capacity_bytes) / parts;
     }
     const bool simulated = spec.id.kind == DeviceKind::kCpu && spec.capacity_bytes.has_value();
-    const bool by_default = memory.reserve_bytes == Config::Memory::kDefaultReserveBytes;
+    const uint64_t by_default = simulated ? 0 : Config::Memory::kDefaultReserveBytes;
     device.reserve_bytes = by_device(memory.reserve_bytes_by_device, name,
-                                     simulated && by_default ? 0 : memory.reserve_bytes);
+                                     memory.reserve_bytes.value_or(by_default));
     device.limit_bytes = by_device(memory.limit_bytes_by_device, name, memory.limit_bytes);
     devices.push_back(std::move(device));
   }

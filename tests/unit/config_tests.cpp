@@ -73,7 +73,7 @@ TEST_CASE("A minimal configuration has the documented defaults") {
   CHECK_FALSE(config.speculation.num_speculative_tokens);
   CHECK(config.speculation.max_speculative_tokens == 8);
   CHECK(config.speculation.rejection_sample_method == "block");
-  CHECK(config.memory.reserve_bytes == 256u << 20);
+  CHECK_FALSE(config.memory.reserve_bytes);
   CHECK_FALSE(config.memory.limit_bytes);
   CHECK(config.sampling.temperature == 0.0f);
   CHECK(config.sampling.max_tokens == 256);
@@ -216,10 +216,19 @@ TEST_CASE("A wrong type names key, value, found and expected type") {
   CHECK_THAT(error_in("sampling", R"("stop": [1])"), ContainsText("a list of strings"));
   CHECK_THAT(error_in("sampling", R"("seed": -1)"), ContainsText("18446744073709551615"));
   CHECK_THAT(error_in("sampling", R"("seed": 18446744073709551616)"), ContainsText("(a number)"));
-  CHECK_THAT(error_in("memory", R"("reserve": null)"), ContainsText("a size"));
   CHECK_THAT(error_of(R"({"main": []})"),
              ContainsText(R"("main" is [] (a list); expected an object)"));
   CHECK_THAT(error_of("[1]"), ContainsText("holds a list; expected an object"));
+}
+
+TEST_CASE("A reserve may be null, as by default, or nothing") {
+  const auto reserve = [](const std::string& value) {
+    return parse(R"({"main": {"model": "m"}, "memory": {"reserve": )" + value + "}}")
+        .memory.reserve_bytes;
+  };
+  CHECK_FALSE(reserve("null"));
+  CHECK(reserve("0") == 0u);
+  CHECK(reserve("\"256MiB\"") == 256u << 20);
 }
 
 TEST_CASE("A value out of range names the range") {

@@ -184,6 +184,12 @@ TEST_CASE("reserve and limit may differ by device") {
   CHECK(devices[0].limit_bytes == 9 * kMiB);
   CHECK_FALSE(devices[1].limit_bytes);
   CHECK(to_string(devices[2].id) == "cuda:2");
+
+  // The size of the default, written, is a reserve like any other.
+  config.memory = {};
+  config.memory.reserve_bytes = Config::Memory::kDefaultReserveBytes;
+  const auto written = survey_devices(choose_devices(config, "cpu:0=1GiB"), config.memory);
+  CHECK(written[0].reserve_bytes == 256 * kMiB);
 }
 
 TEST_CASE("planned devices that make no sense are refused") {
