@@ -15,6 +15,9 @@ struct DeviceMemory {
   std::string name;             ///< "cuda:0", "cpu:1"
   uint64_t capacity_bytes = 0;  ///< of the whole device
   uint64_t free_bytes = 0;      ///< what the device says it could still give
+  /// What the bytes are taken from: devices that name the same pool are equal parts of it. Empty: a
+  /// pool of the device's own.
+  std::string pool = {};
 };
 
 /// An amount on one device.

@@ -11,6 +11,8 @@ namespace tandem {
 namespace {
 
 constexpr std::string_view kPlannedHardware = "planned";
+/// What CPU devices without a size of their own take their memory from.
+constexpr std::string_view kHostPool = "host";
 
 std::vector<DeviceInfo> infos_of(DeviceKind kind) {
   std::vector<DeviceInfo> infos = list_devices();
@@ -119,7 +121,9 @@ std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config:
     if (spec.capacity_bytes) {
       device.capacity_bytes = device.free_bytes = *spec.capacity_bytes;
     } else if (const DeviceInfo* info = find_info(infos, spec.id)) {
-      const uint64_t parts = spec.id.kind == DeviceKind::kCpu ? sharing_host : 1;
+      const bool host = spec.id.kind == DeviceKind::kCpu;
+      const uint64_t parts = host ? sharing_host : 1;
+      if (host) device.pool = kHostPool;
       device.capacity_bytes = info->capacity_bytes / parts;
       device.free_bytes = std::min(info->free_bytes, info->capacity_bytes) / parts;
     }

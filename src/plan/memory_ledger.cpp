@@ -21,13 +21,23 @@ constexpr std::chrono::milliseconds kLockPollInterval{20};
 /// A load that waits longer than this for another process says so.
 constexpr std::chrono::seconds kSilentWait{1};
 
+/// Bytes on one device, and the pool they are from.
+struct PoolBytes {
+  DeviceBytes taken;
+  std::string pool;
+};
+
+const std::string& pool_of(const DeviceMemory& device) {
+  return device.pool.empty() ? device.name : device.pool;
+}
+
 uint64_t minus(uint64_t value, uint64_t taken) { return value > taken ? value - taken : 0; }
 
 }  // namespace
 
 struct MemoryLedger::State {
   struct Record {
-    std::vector<DeviceBytes> bytes;
+    std::vector<PoolBytes> bytes;
     bool allocated = false;
     bool holds_lock = false;
   };
@@ -43,15 +53,35 @@ struct MemoryLedger::State {
   bool lock_unusable = false;
 
   // All of these expect the mutex to be held.
-  uint64_t reserved(const std::string& device, bool pending_only) const {
+  uint64_t reserved_of_pool(const std::string& pool, bool pending_only) const {
     uint64_t sum = 0;
     for (const auto& [id, record] : records) {
       if (pending_only && record.allocated) continue;
-      for (const DeviceBytes& entry : record.bytes) {
-        if (entry.device == device) sum += entry.bytes;
+      for (const PoolBytes& entry : record.bytes) {
+        if (entry.pool == pool) sum += entry.taken.bytes;
       }
     }
     return sum;
+  }
+
+  /// Takes from each device's free bytes what live reservations hold, in whichever name they hold
+  /// it; devices of one pool bear it in equal parts.
+  void subtract_reserved(std::vector<DeviceMemory>& devices) const {
+    std::map<std::string, uint64_t> sharing;
+    for (const DeviceMemory& device : devices) ++sharing[pool_of(device)];
+    for (DeviceMemory& device : devices) {
+      const std::string& pool = pool_of(device);
+      const uint64_t parts = sharing[pool];
+      const auto share = [parts](uint64_t bytes) { return (bytes + parts - 1) / parts; };
+      // Memory that is promised but not allocated is missing from the device's own figure. Of
+      // simulated devices every engine sees the whole, so promises that were kept count against the
+      // capacity as well.
+      const uint64_t by_device =
+          minus(device.free_bytes, share(reserved_of_pool(pool, /*pending_only=*/true)));
+      const uint64_t by_ledger =
+          minus(device.capacity_bytes, share(reserved_of_pool(pool, /*pending_only=*/false)));
+      device.free_bytes = std::min(by_device, by_ledger);
+    }
   }
 
   void drop_lock() noexcept {
@@ -166,19 +196,9 @@ MemoryReservation MemoryLedger::reserve(const Measure& measure, const Decide& de
 
   try {
     std::vector<DeviceMemory> available = measure();
-    for (DeviceMemory& device : available) {
-      // Memory that is promised but not allocated is missing from the device's own figure. Of
-      // simulated devices every engine sees the whole, so promises that were kept count against the
-      // capacity as well.
-      const uint64_t by_device =
-          minus(device.free_bytes, state.reserved(device.name, /*pending_only=*/true));
-      const uint64_t by_ledger =
-          minus(device.capacity_bytes, state.reserved(device.name, /*pending_only=*/false));
-      device.free_bytes = std::min(by_device, by_ledger);
-    }
+    state.subtract_reserved(available);
     State::Record record;
-    record.bytes = decide(available);
-    for (const DeviceBytes& wanted : record.bytes) {
+    for (const DeviceBytes& wanted : decide(available)) {
       const auto device =
           std::find_if(available.begin(), available.end(),
                        [&](const DeviceMemory& entry) { return entry.name == wanted.device; });
@@ -188,7 +208,9 @@ MemoryReservation MemoryLedger::reserve(const Measure& measure, const Decide& de
                           format_size(left) + " left; " + format_size(wanted.bytes - left) +
                           " short");
       }
-      if (device != available.end()) device->free_bytes -= wanted.bytes;
+      if (device == available.end()) continue;
+      device->free_bytes -= wanted.bytes;
+      record.bytes.push_back({wanted, pool_of(*device)});
     }
     record.holds_lock = locked;
     const uint64_t id = state.next_id++;
@@ -202,7 +224,13 @@ MemoryReservation MemoryLedger::reserve(const Measure& measure, const Decide& de
 
 uint64_t MemoryLedger::reserved_bytes(const std::string& device) const {
   std::lock_guard guard(state_->mutex);
-  return state_->reserved(device, /*pending_only=*/false);
+  uint64_t sum = 0;
+  for (const auto& [id, record] : state_->records) {
+    for (const PoolBytes& entry : record.bytes) {
+      if (entry.taken.device == device) sum += entry.taken.bytes;
+    }
+  }
+  return sum;
 }
 
 void MemoryLedger::mark_allocated(uint64_t id) {

@@ -21,6 +21,7 @@ struct PlanDevice {
   uint64_t free_bytes = 0;              ///< what others have left; at most the capacity
   uint64_t reserve_bytes = 0;           ///< of the free bytes, left alone
   std::optional<uint64_t> limit_bytes;  ///< tandem takes at most this much
+  std::string pool;                     ///< see DeviceMemory::pool
 };
 
 enum class SplitChoice : uint8_t { kAuto, kLayer, kTensor };

@@ -92,6 +92,32 @@ TEST_CASE("a device that takes several amounts is held to their sum, and strange
   CHECK(left(*ledger) == kCapacity);
 }
 
+TEST_CASE("devices of one pool share it, whatever names two loads give them") {
+  const auto ledger = MemoryLedger::create();
+  const auto whole = [] {
+    return std::vector<DeviceMemory>{{"cpu:0", kCapacity, kCapacity, "host"}};
+  };
+  const auto halves = [] {
+    return std::vector<DeviceMemory>{{"cpu:1", kCapacity / 2, kCapacity / 2, "host"},
+                                     {"cpu:2", kCapacity / 2, kCapacity / 2, "host"},
+                                     {"cpu:3", kCapacity, kCapacity}};
+  };
+  std::vector<uint64_t> seen;
+  const auto take_halves = [&](const std::vector<DeviceMemory>& available) {
+    seen.clear();
+    for (const DeviceMemory& device : available) seen.push_back(device.free_bytes);
+    return std::vector<DeviceBytes>{{"cpu:1", 150}, {"cpu:2", 100}};
+  };
+  MemoryReservation first = ledger->reserve(whole, take(601));
+  MemoryReservation second = ledger->reserve(halves, take_halves);
+  CHECK(seen == std::vector<uint64_t>{199, 199, kCapacity});
+  CHECK(ledger->reserved_bytes("cpu:1") == 150);
+  CHECK_THROWS_AS(ledger->reserve(whole, take(150)), MemoryError);
+  first.mark_allocated();
+  second.release();
+  CHECK_NOTHROW(ledger->reserve(whole, take(399)));
+}
+
 TEST_CASE("what the callbacks throw leaves nothing reserved") {
   const TemporaryFolder folder;
   const auto ledger = MemoryLedger::create(folder.path() / "lock");

@@ -167,6 +167,9 @@ TEST_CASE("devices that share the host share its memory") {
   CHECK(devices[0].capacity_bytes == devices[1].capacity_bytes);
   CHECK(devices[0].reserve_bytes == Config::Memory::kDefaultReserveBytes);
   CHECK(devices[2].capacity_bytes == 64 * kMiB);
+  CHECK(devices[0].pool == "host");
+  CHECK(devices[1].pool == "host");
+  CHECK(devices[2].pool.empty());
   if (alone[0].id.kind == DeviceKind::kCpu) {
     CHECK(devices[0].capacity_bytes + devices[1].capacity_bytes <= alone[0].capacity_bytes);
   }
