@@ -20,6 +20,8 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kLargestFileBytes = 1u << 20;
+/// 1 TiB: no overhead of a device is near it.
+constexpr uint64_t kLargestPlausibleBytes = 1ull << 40;
 
 std::string read_whole(const std::filesystem::path& file) {
   std::error_code error;
@@ -94,7 +96,8 @@ std::vector<OverheadHistory::Entry> OverheadHistory::read(const std::filesystem:
       entry.key.purpose = memory_purpose(item.at("purpose").get<std::string>());
       entry.key.ranks = item.at("ranks").get<int>();
       for (const json& bytes : item.at("bytes")) {
-        if (!bytes.is_number_unsigned()) throw Error("'bytes' holds " + bytes.dump());
+        if (!bytes.is_number_unsigned() || bytes.get<uint64_t>() > kLargestPlausibleBytes)
+          throw Error("'bytes' holds " + bytes.dump());
         entry.bytes.push_back(bytes.get<uint64_t>());
       }
       if (entry.bytes.empty() || entry.bytes.size() > kKeptMeasurements)

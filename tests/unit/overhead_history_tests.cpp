@@ -59,6 +59,8 @@ TEST_CASE("a damaged history is ignored, and replaced by the next measurement") 
       R"({"version":1,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"bytes":[]}]})",
       R"({"version":1,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"bytes":[-1]}]})",
       R"({"version":1,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"bytes":[1.5]}]})",
+      R"({"version":1,"overheads":[{"hardware":"Some GPU","purpose":"context","ranks":1,"bytes":[18446744073709551615]}]})",
+      R"({"version":1,"overheads":[{"hardware":"Some GPU","purpose":"context","ranks":1,"bytes":[1099511627777]}]})",
       "\xff\xfe");
   CAPTURE(text);
   std::ofstream(file, std::ios::binary) << text;
