@@ -42,7 +42,7 @@ ModelConfig RandomPlans::model(int size) {
   return config;
 }
 
-PlannedModel RandomPlans::planned(const char* role, ModelConfig config) {
+PlannedModel RandomPlans::planned(const char* role, ModelConfig config, DeviceKind kind) {
   constexpr std::array kFormats = {WeightFormat::kBF16, WeightFormat::kF32, WeightFormat::kFp8E4M3,
                                    WeightFormat::kInt4Group128};
   PlannedModel model;
@@ -61,7 +61,9 @@ PlannedModel RandomPlans::planned(const char* role, ModelConfig config) {
                                                           : WeightFormat::kBF16;
     };
   } else {
-    model.formats = formats_all(kFormats[static_cast<size_t>(between(0, 1))]);
+    // Quantised weights are for GPUs.
+    const int last = kind == DeviceKind::kCuda ? static_cast<int>(kFormats.size()) - 1 : 1;
+    model.formats = formats_all(kFormats[static_cast<size_t>(between(0, last))]);
   }
   model.config = std::move(config);
   return model;
@@ -81,10 +83,9 @@ OverheadHistory RandomPlans::history() {
 
 PlanRequest RandomPlans::next() {
   PlanRequest request;
-  request.main = planned("main", model(3));
-  if (chance(0.7)) request.draft = planned("draft", model(1));
-
   const DeviceKind kind = chance(0.5) ? DeviceKind::kCpu : DeviceKind::kCuda;
+  request.main = planned("main", model(3), kind);
+  if (chance(0.7)) request.draft = planned("draft", model(1), kind);
   const int devices = between(1, 5);
   // Around what the models need, so that about half of the plans fit.
   const ModelShard whole = ModelShard::whole(request.main.config);

@@ -26,7 +26,7 @@ class RandomPlans {
 
  private:
   ModelConfig model(int size);
-  PlannedModel planned(const char* role, ModelConfig config);
+  PlannedModel planned(const char* role, ModelConfig config, DeviceKind kind);
 
   std::mt19937_64 engine_;
 };
