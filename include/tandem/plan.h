@@ -40,7 +40,7 @@ struct MemoryRow {
 struct DevicePlan {
   std::string name;
   uint64_t capacity_bytes = 0;
-  uint64_t reserve_bytes = 0;   ///< left alone, as configured
+  uint64_t reserve_bytes = 0;   ///< left alone, as configured; at most what others have left
   uint64_t free_bytes = 0;      ///< what the plan leaves besides the reserve
   std::vector<MemoryRow> rows;  ///< draft first; no empty rows
 

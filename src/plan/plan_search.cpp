@@ -96,7 +96,9 @@ const PlanSearch::Costs& PlanSearch::costs(const Way& way) {
 
 int64_t PlanSearch::room(size_t device) const {
   const PlanDevice& entry = request_.devices[device];
-  int64_t bytes = as_signed(entry.free_bytes) - as_signed(entry.reserve_bytes);
+  // A reserve beyond what is free leaves nothing; it does not take what the models have elsewhere.
+  int64_t bytes =
+      std::max<int64_t>(as_signed(entry.free_bytes) - as_signed(entry.reserve_bytes), 0);
   if (entry.limit_bytes) bytes = std::min(bytes, as_signed(*entry.limit_bytes));
   return bytes - as_signed(overheads(device, 1).context_bytes);
 }

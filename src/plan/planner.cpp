@@ -51,8 +51,7 @@ DevicePlan describe_device(const PlanRequest& request, const Plan& plan, size_t 
   described.name = to_string(device.id);
   described.capacity_bytes = device.capacity_bytes;
   const bool used = holds(plan.main) || (plan.draft && holds(*plan.draft));
-  described.reserve_bytes =
-      used ? device.reserve_bytes : std::min(device.reserve_bytes, device.free_bytes);
+  described.reserve_bytes = std::min(device.reserve_bytes, device.free_bytes);
   if (used && alone.context_bytes > 0) {
     described.rows.push_back({"device", MemoryPurpose::kContext, alone.context_bytes});
   }
@@ -78,6 +77,15 @@ DevicePlan describe_device(const PlanRequest& request, const Plan& plan, size_t 
   return described;
 }
 
+/// Says what leaves nothing of a device; empty where something is left.
+std::string nothing_left(const PlanDevice& device) {
+  if (device.reserve_bytes < device.free_bytes) return "";
+  const uint64_t in_use = device.capacity_bytes - device.free_bytes;
+  std::string text = ": the reserve of " + format_size(device.reserve_bytes);
+  if (in_use > 0) text += " and the " + format_size(in_use) + " in use";
+  return text + " leave 0 B";
+}
+
 MemoryShortfall describe_shortfall(const PlanRequest& request, const Plan& plan,
                                    const PlanAttempt& attempt, int largest_context) {
   MemoryShortfall shortfall;
@@ -90,7 +98,8 @@ MemoryShortfall describe_shortfall(const PlanRequest& request, const Plan& plan,
   shortfall.message = "does not fit: " + device.name + " is " + format_size(shortfall.bytes) +
                       " short (" + format_size(needed) + " needed at a context of " +
                       std::to_string(plan.memory.max_model_len) + ", " + format_size(room) +
-                      " to be had of " + format_size(device.capacity_bytes) + "); ";
+                      " to be had of " + format_size(device.capacity_bytes) +
+                      nothing_left(request.devices[attempt.tightest_device]) + "); ";
   if (largest_context > 0) {
     shortfall.message += "the largest context that would fit is " +
                          std::to_string(largest_context) + " (main.max_model_len)";

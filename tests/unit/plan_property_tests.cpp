@@ -144,8 +144,8 @@ void check_growth(RandomPlans& random, const PlanRequest& request, const Plan& p
   REQUIRE(grown.memory.max_model_len >= plan.memory.max_model_len);
 }
 
-/// The shortfall is exact: so much on every device is enough; the context it names fits and no
-/// longer one does.
+/// The shortfall is exact: so much on every device, besides its reserve, is enough; the context it
+/// names fits and no longer one does.
 void check_shortfall(const PlanRequest& request, const Plan& plan, const OverheadHistory& history) {
   REQUIRE(plan.memory.fits == !plan.memory.shortfall);
   if (plan.memory.fits) return;
@@ -156,8 +156,10 @@ void check_shortfall(const PlanRequest& request, const Plan& plan, const Overhea
   PlanRequest richer = request;
   richer.max_model_len = plan.memory.max_model_len;
   for (PlanDevice& device : richer.devices) {
-    device.capacity_bytes += shortfall.bytes;
-    device.free_bytes += shortfall.bytes;
+    const uint64_t beyond_free =
+        device.reserve_bytes - std::min(device.reserve_bytes, device.free_bytes);
+    device.capacity_bytes += shortfall.bytes + beyond_free;
+    device.free_bytes += shortfall.bytes + beyond_free;
     if (device.limit_bytes) *device.limit_bytes += shortfall.bytes;
   }
   REQUIRE(make_plan(richer, history).memory.fits);
@@ -182,7 +184,8 @@ void check_longest(const PlanRequest& request, const Plan& plan, const OverheadH
 }
 
 /// Several devices are taken only where no single one would have done.
-void check_several_needed(const PlanRequest& request, const Plan& plan, const OverheadHistory& history) {
+void check_several_needed(const PlanRequest& request, const Plan& plan,
+                          const OverheadHistory& history) {
   const int ranks = plan.main.placement.ranks();
   if (!plan.memory.fits || !request.choose_devices || ranks == 1) return;
   for (const size_t device : request.main_devices) {

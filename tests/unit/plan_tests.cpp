@@ -227,6 +227,24 @@ TEST_CASE("reserve and limit are honoured") {
   CHECK_FALSE(make_plan(request, kNothingMeasured).memory.fits);
 }
 
+TEST_CASE("a reserve beyond the free memory leaves nothing, and the sums still add up") {
+  PlanRequest request = on_devices({kGiB});
+  const uint64_t needed = make_plan(request, kNothingMeasured).memory.devices[0].bytes_of("");
+  request.max_model_len = 2048;
+  request.devices[0].free_bytes = 100 * kMiB;
+  request.devices[0].reserve_bytes = 200 * kMiB;
+  const Plan plan = make_plan(request, kNothingMeasured);
+  REQUIRE(plan.memory.shortfall);
+  CHECK(plan.memory.shortfall->bytes == needed);
+  CAPTURE(plan.memory.shortfall->message);
+  CHECK(plan.memory.shortfall->message.find(
+            "0 B to be had of 1.00 GiB: the reserve of 200.0 MiB and the 924.0 MiB in use leave "
+            "0 B)") != std::string::npos);
+  uint64_t sum = plan.memory.devices[0].reserve_bytes;
+  for (const MemoryRow& row : plan.memory.devices[0].rows) sum += row.bytes;
+  CHECK(sum - kGiB == needed);  // what the table says is missing
+}
+
 TEST_CASE("requests that contradict themselves are refused") {
   PlanRequest request = on_devices({kGiB});
   request.max_model_len = 2049;
