@@ -18,7 +18,7 @@ struct PlanOptions {
   std::string config;
   std::string main;
   std::string draft;
-  std::string devices;
+  std::optional<std::string> devices;
   std::optional<std::string> split;
   std::optional<int> max_model_len;
   bool json = false;
@@ -50,7 +50,11 @@ Config read_config(const PlanOptions& options) {
 }
 
 int plan(const PlanOptions& options) {
-  const PairRequest request = pair_request(read_config(options), options.devices);
+  if (options.devices && options.devices->empty()) {
+    throw UsageError(
+        "--devices names no device; give sizes of GPUs, \"24GiB,24GiB\", or leave it out");
+  }
+  const PairRequest request = pair_request(read_config(options), options.devices.value_or(""));
   const OverheadHistory history(OverheadHistory::default_file());
   const Plan plan = make_plan(request.plan, history);
   if (options.json) {

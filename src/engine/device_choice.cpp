@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "backend/backend.h"
+#include "core/log.h"
 #include "core/size.h"
 #include "tandem/error.h"
 
@@ -69,6 +70,27 @@ Value by_device(const std::map<std::string, uint64_t>& sizes, const std::string&
   return found == sizes.end() ? otherwise : Value(found->second);
 }
 
+/// What a size by device is for must be a device of the plan. With devices to choose from, the same
+/// configuration may serve several machines: a warning is enough.
+void check_named_devices(const Config& config, const DeviceChoice& choice) {
+  const auto check = [&](const char* key, const std::map<std::string, uint64_t>& sizes) {
+    for (const auto& [name, bytes] : sizes) {
+      const auto is_named = [&](const DeviceSpec& spec) { return to_string(spec.id) == name; };
+      if (std::any_of(choice.specs.begin(), choice.specs.end(), is_named)) continue;
+      if (config.draft && config.draft->device != "auto" &&
+          is_named(parse_device(config.draft->device))) {
+        continue;  // for when the draft is used
+      }
+      const std::string message = config.source + ": \"memory." + key + "." + name +
+                                  "\" has no effect: " + name + " is not among the plan's devices";
+      if (!choice.choose_devices) throw ConfigError(message);
+      log().warn(message);
+    }
+  };
+  check("reserve", config.memory.reserve_bytes_by_device);
+  check("limit", config.memory.limit_bytes_by_device);
+}
+
 }  // namespace
 
 DeviceChoice choose_devices(const Config& config, const std::string& planned) {
@@ -89,9 +111,18 @@ DeviceChoice choose_devices(const Config& config, const std::string& planned) {
       throw ConfigError(config.source + ": \"draft.device\" is \"" + config.draft->device +
                         "\", which is not among the planned devices '" + planned + "'");
     }
+    if (known != choice.specs.end() && draft.capacity_bytes &&
+        draft.capacity_bytes != known->capacity_bytes) {
+      throw ConfigError(config.source + ": \"draft.device\" is \"" + config.draft->device +
+                        "\", but the main model's devices give " + to_string(draft.id) +
+                        (known->capacity_bytes ? " " + format_size(*known->capacity_bytes)
+                                               : std::string(" no size")) +
+                        "; name its size once");
+    }
     choice.draft_device = static_cast<size_t>(known - choice.specs.begin());
     if (known == choice.specs.end()) choice.specs.push_back(draft);
   }
+  check_named_devices(config, choice);
 
   const std::vector<DeviceInfo> infos = choice.here ? list_devices() : std::vector<DeviceInfo>{};
   for (const DeviceSpec& spec : choice.specs) {
@@ -129,8 +160,8 @@ std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config:
     }
     const bool simulated = spec.id.kind == DeviceKind::kCpu && spec.capacity_bytes.has_value();
     const uint64_t by_default = simulated ? 0 : Config::Memory::kDefaultReserveBytes;
-    device.reserve_bytes = by_device(memory.reserve_bytes_by_device, name,
-                                     memory.reserve_bytes.value_or(by_default));
+    device.reserve_bytes =
+        by_device(memory.reserve_bytes_by_device, name, memory.reserve_bytes.value_or(by_default));
     device.limit_bytes = by_device(memory.limit_bytes_by_device, name, memory.limit_bytes);
     devices.push_back(std::move(device));
   }

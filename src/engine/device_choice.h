@@ -26,7 +26,8 @@ struct DeviceChoice {
 /// GPUs; simulated devices as
 ///        in the configuration may stand there too. They take the place of "main.devices". Empty:
 ///        this machine
-/// @throws ConfigError for a device that is not there
+/// @throws ConfigError for a device that is not there, that gets two sizes, or that only
+/// "memory.reserve" or "memory.limit" names (a warning where devices are chosen)
 DeviceChoice choose_devices(const Config& config, const std::string& planned = {});
 
 /// Looks at the devices' memory now, and notes reserve and limit. CPU devices without a size of

@@ -100,6 +100,7 @@ TEST_CASE("a plan that makes no sense exits with 2") {
                                              {"--config", "missing.json"},
                                              {"--main", "missing"},
                                              {"--config", demo, "--devices", "24GB"},
+                                             {"--config", demo, "--devices", ""},
                                              {"--config", demo, "--split", "rows"},
                                              {"--config", demo, "--max-model-len", "4096"},
                                              {"--config", demo, "--max-model-len", "0"},

@@ -195,6 +195,30 @@ TEST_CASE("reserve and limit may differ by device") {
   CHECK(written[0].reserve_bytes == 256 * kMiB);
 }
 
+TEST_CASE("settings of devices that contradict the list are refused") {
+  Config config = demo();
+  config.main.devices = "cpu:0=40GiB";
+  config.draft->device = "cpu:0=99GiB";
+  CHECK(refusal([&] { choose_devices(config); }).find("give cpu:0 40.00 GiB") != std::string::npos);
+  config.main.devices = "cpu:0";
+  CHECK(refusal([&] { choose_devices(config); }).find("give cpu:0 no size") != std::string::npos);
+  config.main.devices = "cpu:0=99GiB";
+  CHECK_NOTHROW(choose_devices(config));
+
+  config.draft->device = "cpu:7=1GiB";
+  config.memory.reserve_bytes_by_device = {{"cpu:7", 1}};
+  CHECK_NOTHROW(choose_devices(config));
+  config.memory.reserve_bytes_by_device = {{"cpu:8", 1}};
+  CHECK(refusal([&] { choose_devices(config); }).find("\"memory.reserve.cpu:8\"") !=
+        std::string::npos);
+  config.memory = {};
+  config.memory.limit_bytes_by_device = {{"cuda:3", 1}};
+  CHECK(refusal([&] { choose_devices(config); }).find("\"memory.limit.cuda:3\"") !=
+        std::string::npos);
+  config.draft->device = "auto";
+  CHECK_NOTHROW(choose_devices(config, "cpu:0=1GiB"));  // a warning
+}
+
 TEST_CASE("planned devices that make no sense are refused") {
   for (const char* text :
        {"24GB", "24GiB,", ",", "cpu", "cuda:0", "24GiB,,24GiB", "cpu:0=1GiB,cpu:0=2GiB", "x"}) {
