@@ -28,7 +28,8 @@ struct Config {
     std::string split = "auto";         ///< "auto", "layer", "tensor"
     std::string dtype = "auto";         ///< "auto" (as stored), "bfloat16", "float16", "float32"
     std::string quantization = "none";  ///< "none", "fp8", "int4"
-    std::optional<int> max_model_len;   ///< none: "auto", the model's own limit or what fits
+    std::optional<int> max_model_len;   ///< none: "auto", the model's own limit or what fits;
+                                        ///< at most 8192 in the host's own memory
   } main;
 
   using Draft = DraftConfig;

@@ -125,6 +125,12 @@ PairRequest pair_request(const Config& config, const std::string& planned_device
   if (has_draft) request.plan.draft_device = request.devices.draft_device;
   request.plan.split = split_choice(config.main.split);
   request.plan.max_model_len = config.main.max_model_len;
+  const auto on_host = [](const DeviceSpec& spec) {
+    return spec.id.kind == DeviceKind::kCpu && !spec.capacity_bytes;
+  };
+  if (std::any_of(request.devices.specs.begin(), request.devices.specs.end(), on_host)) {
+    request.plan.auto_limit = kHostAutoContext;
+  }
   return request;
 }
 

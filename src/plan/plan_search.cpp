@@ -24,7 +24,7 @@ uint64_t model_overheads(const Overheads& overheads) {
 
 PlanSearch::PlanSearch(const PlanRequest& request, const OverheadHistory& history)
     : request_(request), history_(history) {
-  wanted_context_ = request.max_model_len.value_or(request.main.config.max_position_embeddings);
+  wanted_context_ = request.wanted_context();
   if (request.draft) {
     draft_.emplace(*request.draft, ModelShard::whole(request.draft->config),
                    request.devices.front().id.kind);

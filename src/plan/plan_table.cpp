@@ -137,6 +137,8 @@ std::string context_line(const PlanRequest& request, const Plan& plan) {
     text += ", the model's own limit";
   } else if (request.max_model_len) {
     text += ", as configured (the model's own limit is " + std::to_string(limit) + ")";
+  } else if (length == request.wanted_context()) {
+    text += " of " + std::to_string(limit) + "; set main.max_model_len for more";
   } else {
     text += ", the largest that fits (the model's own limit is " + std::to_string(limit) + ")";
   }

@@ -129,6 +129,11 @@ void check(const PlanRequest& request) {
 
 }  // namespace
 
+int PlanRequest::wanted_context() const {
+  const int limit = main.config.max_position_embeddings;
+  return max_model_len.value_or(std::min(limit, auto_limit.value_or(limit)));
+}
+
 double Plan::cost_ratio() const {
   return main_pass_bytes == 0
              ? 0

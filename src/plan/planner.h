@@ -37,6 +37,10 @@ struct PlanRequest {
   std::optional<size_t> draft_device;  ///< index; none: see `make_plan`
   SplitChoice split = SplitChoice::kAuto;
   std::optional<int> max_model_len;  ///< none: the largest context that fits
+  std::optional<int> auto_limit;     ///< of a context chosen by "auto", besides the model's own
+
+  /// The context that is wanted: as asked, or the most that "auto" may take.
+  int wanted_context() const;
 };
 
 /// One model as it was placed.
@@ -61,6 +65,9 @@ struct Plan {
 
 /// A context chosen by "auto" has this many positions at least, unless the model has fewer.
 inline constexpr int kSmallestAutoContext = 256;
+/// `auto_limit` on the host's memory, which other programs need as well and of which a model's
+/// whole context would often take nearly all.
+inline constexpr int kHostAutoContext = 8192;
 
 /// Places the draft, then the main model in what remains, by arithmetic alone.
 ///

@@ -104,6 +104,26 @@ TEST_CASE("an auto draft sits where there is room, whatever the devices' order")
   CHECK(plan.draft->devices == std::vector<size_t>{1});
 }
 
+TEST_CASE("an auto context leaves the host's memory to others") {
+  Config config = llama_8b();
+  config.main.devices = "cpu:0";
+  PairRequest request = pair_request(config);
+  request.plan.devices[0].capacity_bytes = request.plan.devices[0].free_bytes = 500 * kGiB;
+  const auto text = [&] {
+    return plan_table(request.plan, make_plan(request.plan, kNothingMeasured), request.outlook);
+  };
+  CHECK(text().find("context 8192 tokens of 131072; set main.max_model_len for more") !=
+        std::string::npos);
+  request.plan.max_model_len = 20000;
+  CHECK(text().find("context 20000 tokens, as configured") != std::string::npos);
+
+  config.main.devices = "cpu:0=500GiB";
+  CHECK(plan_of(config, "").memory.max_model_len == 131072);
+  Config small = demo();
+  small.main.devices = "cpu:0";
+  CHECK(pair_request(small).plan.wanted_context() == 2048);
+}
+
 TEST_CASE("tensor headers decide over what config.json says") {
   const Plan stored = plan_of(demo(), "cpu:0=1GiB");
   Config wide = demo();
