@@ -28,13 +28,16 @@ __device__ __forceinline__ uint4 random_counter(int position, int round_base, ui
           (static_cast<uint32_t>(purpose) << 24) | static_cast<uint32_t>(sequence)};
 }
 
-/// A uniform in (0, 1), exact in float32: the first number of token block 0.
+/// A uniform in (0, 1) with 52 bits: the first two numbers of token block 0.
 __device__ __forceinline__ double round_uniform(const RoundArgs& round, int sequence, int position,
                                                 Purpose purpose) {
   const uint4 bits = philox(
       random_counter(position, round.round_base[sequence], 0, purpose, round.streams[sequence]),
       round.seeds[sequence]);
-  return (static_cast<double>(bits.x >> 9) + 0.5) * 0x1p-23;
+  constexpr int kLowBits = 20;
+  const uint64_t mantissa =
+      (static_cast<uint64_t>(bits.x) << kLowBits) | (bits.y >> (32 - kLowBits));
+  return (static_cast<double>(mantissa) + 0.5) * 0x1p-52;
 }
 
 /// Bits that order as the floats do.

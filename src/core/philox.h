@@ -37,10 +37,13 @@ constexpr PhiloxCounter random_counter(int position, int round_base, uint32_t to
           (static_cast<uint32_t>(purpose) << 24) | static_cast<uint32_t>(sequence)};
 }
 
-/// Maps 32 random bits to the open interval (0, 1): 2^-24 … 1 - 2^-24 in steps of 2^-23, each exact
-/// in float32.
-constexpr float uniform_open(uint32_t bits) {
-  return (static_cast<float>(bits >> 9) + 0.5f) * 0x1p-23f;
+/// Maps the first 52 of 64 random bits to the open interval (0, 1): 2^-53 … 1 - 2^-53 in steps of
+/// 2^-52, each exact in double precision. Fewer bits would leave rare tokens of a large vocabulary
+/// between two steps, where no draw finds them.
+constexpr double uniform_open(uint32_t high, uint32_t low) {
+  constexpr int kLowBits = 20;
+  const uint64_t bits = (static_cast<uint64_t>(high) << kLowBits) | (low >> (32 - kLowBits));
+  return (static_cast<double>(bits) + 0.5) * 0x1p-52;
 }
 
 /// Standard Gumbel noise g = -log(E), E exponential, from 32 random bits. E is made as -log1p(-u)

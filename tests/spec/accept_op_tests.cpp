@@ -38,7 +38,8 @@ void random_row(float* row, int vocab, Kind kind, std::mt19937_64& random) {
 
 double uniform(const HostRound& round, int i, RandomPurpose purpose) {
   const auto counter = random_counter(round.length + 1 + i, round.length, 0, purpose, round.stream);
-  return uniform_open(philox4x32(counter, round.seed)[0]);
+  const auto words = philox4x32(counter, round.seed);
+  return uniform_open(words[0], words[1]);
 }
 
 /// What the rule decides with the round's own random numbers. `close` is set when a comparison is

@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -105,8 +106,9 @@ TEST_CASE("Philox4x32-10 gives the published known answers") {
 }
 
 TEST_CASE("uniform numbers and noise stay finite at both ends") {
-  CHECK(uniform_open(0) > 0.0f);
-  CHECK(uniform_open(~0u) < 1.0f);
+  CHECK(uniform_open(0, 0) > 0.0);
+  CHECK(uniform_open(~0u, ~0u) < 1.0);
+  CHECK(uniform_open(1, 0) - uniform_open(0, ~0u) == Approx(0x1p-52).epsilon(1e-9));
   for (const uint32_t bits : {0u, 1u, 0x7fffffffu, ~0u - 1, ~0u})
     CHECK(std::isfinite(gumbel_noise(bits)));
   CHECK(gumbel_noise(0) > gumbel_noise(~0u));
@@ -115,6 +117,18 @@ TEST_CASE("uniform numbers and noise stay finite at both ends") {
   for (uint32_t i = 0; i < kDraws; ++i) sum += static_cast<double>(gumbel_noise(i << 16 | 0x8000u));
   constexpr double kEulerGamma = 0.5772156649;
   CHECK(sum / kDraws == Approx(kEulerGamma).margin(1e-3));
+}
+
+TEST_CASE("A draw reaches the rarest token of a large vocabulary") {
+  constexpr uint32_t kTokens = 1u << 20;
+  constexpr uint32_t kStep = UINT32_MAX / kTokens;
+  double narrowest = 1;
+  for (uint32_t i = 0; i + 1 < kTokens; i += 4096) {
+    const double gap = uniform_open((i + 1) * kStep, 0) - uniform_open((i + 1) * kStep, 1u << 12);
+    narrowest = std::min(narrowest, std::abs(gap));
+  }
+  CHECK(narrowest <= 0x1p-52);
+  CHECK(narrowest > 0);
 }
 
 TEST_CASE("16-bit floats convert exactly") {

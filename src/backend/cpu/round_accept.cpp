@@ -67,7 +67,8 @@ class Judge {
     double weights[kMaxSpeculativeTokens + 1];
     weights[0] = 1;
     for (int i = 0; i < num_drafts_; ++i) {
-      weights[i + 1] = std::min(1.0, weights[i] * (p_drafted(i) / q_drafted(i)));
+      const double weight = weights[i] * (p_drafted(i) / q_drafted(i));
+      weights[i + 1] = weight < 1 ? weight : 1.0;
     }
     int accepted = num_drafts_;
     while (accepted > 0 && !(uniform(accepted - 1, RandomPurpose::kAccept) <=

@@ -38,12 +38,13 @@ inline void require_matrix(const RoundView& round, const TensorView& view, const
                    " " + view.shape().to_string());
 }
 
-/// The uniform of a sequence at a position: the first number of token block 0 (DESIGN 4).
+/// The uniform of a sequence at a position: the first two numbers of token block 0 (DESIGN 4).
 inline double round_uniform(const RoundView& round, int sequence, int position,
                             RandomPurpose purpose) {
   const PhiloxCounter counter =
       random_counter(position, round.round_base[sequence], 0, purpose, round.streams[sequence]);
-  return uniform_open(philox4x32(counter, round.seeds[sequence])[0]);
+  const PhiloxCounter words = philox4x32(counter, round.seeds[sequence]);
+  return uniform_open(words[0], words[1]);
 }
 
 /// Sum of weight(first) … weight(last - 1) in double precision. The order depends on the length
