@@ -53,15 +53,17 @@ struct TextPiece {
 using OnText = std::function<void(const TextPiece&)>;
 
 struct Request {
+  static constexpr int kMaxCompletions = 1 << 16;
+
   /// Text (tokenised with special tokens recognised and the tokenizer's template applied), or token
   /// ids as they are.
   std::variant<std::string, std::vector<int32_t>> prompt;
   SamplingParams params;
-  int n = 1;  ///< completions, with seeds seed … seed + n - 1
+  int n = 1;  ///< completions, at most kMaxCompletions, with seeds seed … seed + n - 1
   /// Draft tokens a round instead of the configuration's, for this request alone; 0 decodes
   /// plainly. At most `EngineInfo::max_speculative_tokens`.
   std::optional<int> num_speculative_tokens;
-  OnText on_text;  ///< called on the engine's thread; must not call the engine
+  OnText on_text;  ///< called on the engine's thread; must not call or own the engine
 };
 
 /// A request on its way. Copies refer to the same request. Every method may be called from any
@@ -72,8 +74,8 @@ class RequestHandle {
   /// engine stays usable
   std::vector<Completion> wait();
   bool done() const;
-  /// Asks the request to end at the next round; its completions then say
-  /// `FinishReason::kCancelled`.
+  /// Asks the request to end at the next round: the completion under way, or the first one, says
+  /// `FinishReason::kCancelled`, and those not begun are left out.
   void cancel();
 
  private:

@@ -12,11 +12,11 @@ namespace tandem {
 struct SamplingParams {
   static constexpr int kMaxLogprobs = 20;  ///< the most that `logprobs` may be
 
-  float temperature = 0.0f;         ///< >= 0; 0 is greedy
+  float temperature = 0.0f;         ///< 0 (greedy), or 0.001 … 100
   float top_p = 1.0f;               ///< (0, 1]
   int top_k = 0;                    ///< 0: all tokens
   float min_p = 0.0f;               ///< [0, 1]: keeps tokens with p >= min_p * max p
-  float repetition_penalty = 1.0f;  ///< > 0; over prompt and output (Keskar et al. 2019)
+  float repetition_penalty = 1.0f;  ///< [0.01, 100]; over prompt and output (Keskar et al. 2019)
   float presence_penalty = 0.0f;    ///< [-2, 2]; over the output
   float frequency_penalty = 0.0f;   ///< [-2, 2]; over the output, per occurrence
   std::optional<uint64_t> seed;     ///< none: drawn at random and reported

@@ -84,7 +84,9 @@ void add_logits(CLI::App& app, Command& command) {
   sub->add_option("--device", options->device, "Device to run on")
       ->capture_default_str()
       ->type_name("D");
-  sub->add_option("--threads", options->threads, "CPU threads; 0: every core")->type_name("N");
+  sub->add_option("--threads", options->threads, "CPU threads; 0: every core")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
   sub->add_flag("--json", options->json,
                 "Print one object: top_ids, top_logits, logsumexp, a row for each input position");
   sub->footer(

@@ -1,9 +1,11 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "tandem/error.h"
 #include "tokenizer/tokenizer.h"
 
 namespace tandem::cli {
@@ -19,7 +21,14 @@ int tokenize(const TokenizeOptions& options) {
   const Tokenizer tokenizer = Tokenizer::from_folder(options.model);
   const std::string input = read_stdin();
   if (options.decode) {
-    std::cout << tokenizer.decode(parse_ids(input, "standard input"), !options.special);
+    const std::vector<int32_t> ids = parse_ids(input, "standard input");
+    for (const int32_t id : ids) {
+      if (id >= 0 && id < tokenizer.vocab_size()) continue;
+      throw UsageError("standard input: token id " + std::to_string(id) +
+                       " is outside the vocabulary, 0 to " +
+                       std::to_string(tokenizer.vocab_size() - 1));
+    }
+    std::cout << tokenizer.decode(ids, !options.special);
   } else {
     std::cout << nlohmann::json(tokenizer.encode(input, options.special)).dump() << "\n";
   }

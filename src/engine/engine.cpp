@@ -116,8 +116,9 @@ class Engine::Impl {
  private:
   void check_parameters(const Request& request) const {
     request.params.validate();
-    if (request.n < 1) {
-      throw UsageError("n is " + std::to_string(request.n) + "; expected an integer >= 1");
+    if (request.n < 1 || request.n > Request::kMaxCompletions) {
+      throw UsageError("n is " + std::to_string(request.n) + "; expected an integer from 1 to " +
+                       std::to_string(Request::kMaxCompletions));
     }
     const int wanted = request.num_speculative_tokens.value_or(0);
     if (wanted < 0 || wanted > pair_.info.max_speculative_tokens) {
@@ -167,14 +168,21 @@ class Engine::Impl {
         running_->fail(std::current_exception());
       }
       lock.lock();
-      running_.reset();
+      // The request may own what its caller captured: its end must not meet the engine's lock.
+      auto ended = std::move(running_);
+      lock.unlock();
+      ended.reset();
+      lock.lock();
     }
   }
 
   std::vector<Completion> run(const RequestHandle::State& state) {
     std::vector<Completion> completions;
     bool prefilled = false;
-    for (int i = 0; i < state.request.n; ++i) completions.push_back(complete(state, i, prefilled));
+    // A cancelled request ends with the completions it had begun, and at least one.
+    for (int i = 0; i < state.request.n && (i == 0 || !state.cancelled); ++i) {
+      completions.push_back(complete(state, i, prefilled));
+    }
     return completions;
   }
 

@@ -10,6 +10,11 @@ namespace tandem {
 namespace {
 
 constexpr float kMaxPenalty = 2.0f;
+// Beyond these, logits over- or underflow in float32 and no law is left to sample from.
+constexpr float kMinTemperature = 1e-3f;
+constexpr float kMaxTemperature = 100.0f;
+constexpr float kMinRepetitionPenalty = 0.01f;
+constexpr float kMaxRepetitionPenalty = 100.0f;
 
 std::string shortest(float value) {
   char text[32];
@@ -25,13 +30,15 @@ void require(bool holds, const char* field, const std::string& value, const std:
 
 void SamplingParams::validate() const {
   // Written so that NaN fails every comparison.
-  require(temperature >= 0.0f && std::isfinite(temperature), "temperature", shortest(temperature),
-          "a number >= 0 (0 decodes greedily)");
+  require(temperature == 0.0f || (temperature >= kMinTemperature && temperature <= kMaxTemperature),
+          "temperature", shortest(temperature), "0 (greedy) or a number in [0.001, 100]");
   require(top_p > 0.0f && top_p <= 1.0f, "top_p", shortest(top_p), "a number in (0, 1]");
   require(top_k >= 0, "top_k", std::to_string(top_k), "an integer >= 0 (0 keeps all tokens)");
   require(min_p >= 0.0f && min_p <= 1.0f, "min_p", shortest(min_p), "a number in [0, 1]");
-  require(repetition_penalty > 0.0f && std::isfinite(repetition_penalty), "repetition_penalty",
-          shortest(repetition_penalty), "a number > 0 (1 changes nothing)");
+  require(
+      repetition_penalty >= kMinRepetitionPenalty && repetition_penalty <= kMaxRepetitionPenalty,
+      "repetition_penalty", shortest(repetition_penalty),
+      "a number in [0.01, 100] (1 changes nothing)");
   require(std::abs(presence_penalty) <= kMaxPenalty, "presence_penalty", shortest(presence_penalty),
           "a number in [-2, 2]");
   require(std::abs(frequency_penalty) <= kMaxPenalty, "frequency_penalty",

@@ -36,7 +36,7 @@ class SpeculativeDecoder::Impl {
   }
 
   void start(std::span<const int32_t> prompt, const DecodeSettings& settings) {
-    started_ = false;
+    started_ = prefilled_ = false;
     require_valid(prompt);
     prompt_.assign(prompt.begin(), prompt.end());
     begin(settings);

@@ -145,9 +145,17 @@ TEST_CASE("Configurations with mistakes") {
 
 TEST_CASE("Sampling parameters out of range") {
   CHECK_THAT(refusal_of_demo({"--prompt", "x", "--temperature", "-1"}),
-             ContainsText("temperature is -1; expected a number >= 0"));
+             ContainsText("temperature is -1; expected 0 (greedy) or a number in"));
   CHECK_THAT(refusal_of_demo({"--prompt", "x", "--temperature", "nan"}),
              ContainsText("temperature is nan"));
+  for (const std::string temperature : {"1e-30", "101"}) {
+    CHECK_THAT(refusal_of_demo({"--prompt", "x", "--temperature", temperature}),
+               ContainsText("[0.001, 100]"));
+  }
+  for (const std::string penalty : {"0", "1e-38", "1e9"}) {
+    CHECK_THAT(refusal_of_demo({"--prompt", "x", "--repetition-penalty", penalty}),
+               ContainsText("repetition_penalty") && ContainsText("[0.01, 100]"));
+  }
   for (const std::string top_p : {"0", "1.01", "-0.5"}) {
     CHECK_THAT(refusal_of_demo({"--prompt", "x", "--top-p", top_p}),
                ContainsText("top_p is " + top_p + "; expected a number in (0, 1]"));
@@ -236,6 +244,8 @@ TEST_CASE("Command lines with mistakes") {
              ContainsText("--max-tokens"));
   CHECK_THAT(refusal({"generate", "--main"}), ContainsText("--main"));
   CHECK_THAT(refusal({"tokenize"}), ContainsText("--model"));
+  CHECK_THAT(refusal({"tokenize", "--model", demo_main().string(), "--decode"}, "[0, 6144]"),
+             ContainsText("token id 6144") && ContainsText("0 to 6143"));
   CHECK_THAT(refusal({"tokenize", "--model", demo_main().string(), "--decode"}, "1 2 three"),
              ContainsText("'three'"));
   CHECK_THAT(refusal({"logits", "--model", demo_draft().string(), "--ids", "1,x"}),

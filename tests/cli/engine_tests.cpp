@@ -260,15 +260,30 @@ TEST_CASE("A request can be cancelled from another thread, and the engine goes o
   waiting.cancel();
   std::thread([copy = handle]() mutable { copy.cancel(); }).join();
   const std::vector<Completion> completions = handle.wait();
-  REQUIRE(completions.size() == 2);
+  REQUIRE(completions.size() == 1);  // the second one had not begun
   CHECK(completions[0].finish_reason == FinishReason::kCancelled);
   CHECK_FALSE(completions[0].token_ids.empty());
   CHECK(completions[0].token_ids.size() < 1900);
-  CHECK(completions[1].finish_reason == FinishReason::kCancelled);
-  CHECK(completions[1].token_ids.empty());
   CHECK(handle.done());
   CHECK(waiting.wait().front().finish_reason == FinishReason::kCancelled);
   CHECK(generate(engine, greedy(10)).token_ids == expected);
+}
+
+TEST_CASE("Cancelling ends a request for many completions at once") {
+  Engine& engine = demo_engine();
+  Request request = request_of(kPrompt, greedy(200));
+  request.n = Request::kMaxCompletions;
+  std::atomic<bool> begun{false};
+  request.on_text = [&](const TextPiece&) { begun = true; };
+  RequestHandle handle = engine.submit(request);
+  while (!begun) std::this_thread::yield();
+  handle.cancel();
+  const std::vector<Completion> completions = handle.wait();
+  REQUIRE_FALSE(completions.empty());
+  CHECK(completions.size() < static_cast<size_t>(Request::kMaxCompletions));
+  CHECK(completions.back().finish_reason == FinishReason::kCancelled);
+  request.n = Request::kMaxCompletions + 1;
+  CHECK_THROWS_AS(engine.submit(request), UsageError);
 }
 
 TEST_CASE("A request that fails tells why, and the engine goes on") {

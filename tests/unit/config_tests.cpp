@@ -233,7 +233,7 @@ TEST_CASE("A reserve may be null, as by default, or nothing") {
 
 TEST_CASE("A value out of range names the range") {
   CHECK_THAT(error_in("sampling", R"("temperature": -0.5)"),
-             ContainsText("sampling.temperature is -0.5; expected a number >= 0"));
+             ContainsText("sampling.temperature is -0.5; expected 0 (greedy) or a number in"));
   CHECK_THAT(error_in("sampling", R"("temperature": 1e39)"), ContainsText("sampling.temperature"));
   CHECK_THAT(error_in("sampling", R"("top_p": 0)"), ContainsText("expected a number in (0, 1]"));
   CHECK_THAT(error_in("sampling", R"("top_p": 1.01)"), ContainsText("expected a number in (0, 1]"));

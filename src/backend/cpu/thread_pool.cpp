@@ -8,6 +8,10 @@
 #include <algorithm>
 #include <chrono>
 #include <climits>
+#include <string>
+#include <system_error>
+
+#include "tandem/error.h"
 
 namespace tandem {
 namespace {
@@ -92,9 +96,10 @@ ThreadPool::ThreadPool(int threads) {
       Worker& worker = *workers_.back();
       worker.thread = std::thread([this, &worker, index] { work(worker, index); });
     }
-  } catch (...) {
+  } catch (const std::system_error& error) {
     stop();
-    throw;
+    throw DeviceError("cpu: cannot start " + std::to_string(threads) + " threads: " + error.what() +
+                      "; ask for fewer (this process may use " + std::to_string(cores) + " cores)");
   }
 }
 
