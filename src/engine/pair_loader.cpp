@@ -132,7 +132,8 @@ class PairLoader {
       request_.plan.devices = survey_devices(request_.devices, config_.memory);
       std::vector<DeviceMemory> memory;
       for (const PlanDevice& device : request_.plan.devices) {
-        memory.push_back({to_string(device.id), device.capacity_bytes, device.free_bytes});
+        memory.push_back({to_string(device.id), device.capacity_bytes, device.free_bytes,
+                          device.pool});
       }
       return memory;
     };
@@ -163,7 +164,10 @@ class PairLoader {
       info.warnings.push_back(main.source + ": the context is " +
                               std::to_string(info.max_model_len) + " of the " +
                               std::to_string(main.max_position_embeddings) +
-                              " tokens the model allows: no more fits in memory");
+                              " tokens the model allows: " +
+                              (info.max_model_len == request_.plan.wanted_context()
+                                   ? "set main.max_model_len for more"
+                                   : "no more fits in memory"));
     }
     if (!plan_.draft) return;
     info.draft_max_model_len = plan_.draft->limits.max_positions;
