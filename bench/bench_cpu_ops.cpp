@@ -204,7 +204,7 @@ class Model {
 
   float next_random() {
     const PhiloxCounter bits = philox4x32({counter_++, 0, 0, 0}, 1);
-    return 0.1f * (uniform_open(bits[0]) - 0.5f);
+    return static_cast<float>(0.1 * (uniform_open(bits[0], bits[1]) - 0.5));
   }
 
   template <typename Function>
