@@ -60,12 +60,20 @@ class Generation {
 
   /// Submits and waits; Ctrl-C cancels.
   std::vector<Completion> wait_for(Request request) {
-    RequestHandle handle = engine_->submit(std::move(request));
+    std::mutex mutex;
+    std::optional<RequestHandle> handle;
+    // Watched from before the first text, or Ctrl-C in between would end the process.
     const InterruptWatch watch([&] {
+      const std::lock_guard lock(mutex);
       interrupted_ = true;
-      handle.cancel();
+      if (handle) handle->cancel();
     });
-    return handle.wait();
+    {
+      const std::lock_guard lock(mutex);
+      handle = engine_->submit(std::move(request));
+      if (interrupted_) handle->cancel();
+    }
+    return handle->wait();
   }
 
   void decode_plainly() {
@@ -96,7 +104,7 @@ class Generation {
   void report(const Config& config, const std::vector<Completion>& completions) {
     if (options_.json) {
       for (const Completion& completion : completions) {
-        out() << completion_json(completion, options_.logprobs.has_value(), comparison_) << "\n";
+        out() << completion_json(completion, request_.params.logprobs >= 0, comparison_) << "\n";
       }
     } else {
       const bool text_is_fixed = config.sampling.temperature == 0.0f ||
