@@ -92,7 +92,7 @@ TEST_CASE("Sampling parameters out of range name field, value and range") {
   constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   CHECK_THAT(error_of([](auto& p) { p.temperature = -1; }),
-             ContainsText("temperature is -1; expected a number >= 0"));
+             ContainsText("temperature is -1; expected 0 (greedy) or a number in [0.001, 100]"));
   CHECK(error_of([](auto& p) { p.temperature = kNaN; }) != "no error");
   CHECK(error_of([](auto& p) { p.temperature = kInfinity; }) != "no error");
   CHECK_THAT(error_of([](auto& p) { p.top_p = 0; }),
