@@ -43,12 +43,25 @@ void MemoryAudit::add(std::string_view device, std::string_view model, MemoryPur
   use->actual_bytes += bytes;
 }
 
+void MemoryAudit::add_device(std::string_view device, uint64_t allocated_bytes) {
+  devices_.push_back({std::string(device), allocated_bytes});
+}
+
 std::string MemoryAudit::difference() const {
   for (const MemoryUse& use : uses_) {
     if (!is_exact(use.purpose) || use.planned_bytes == use.actual_bytes) continue;
     return use.device + ": " + use.model + " " + std::string(name_of(use.purpose)) +
            " was planned with " + std::to_string(use.planned_bytes) + " bytes and took " +
            std::to_string(use.actual_bytes);
+  }
+  for (const DeviceBytes& device : devices_) {
+    uint64_t planned = 0;
+    for (const MemoryUse& use : uses_) {
+      if (use.device == device.device && is_exact(use.purpose)) planned += use.planned_bytes;
+    }
+    if (planned == device.bytes) continue;
+    return device.device + ": the load was planned with " + std::to_string(planned) +
+           " bytes and took " + std::to_string(device.bytes);
   }
   return "";
 }

@@ -71,6 +71,7 @@ class PairLoader {
     if (plan_.draft) load_draft(audit);
     load_main(audit);
     make_decoder(audit);
+    check_devices(audit);
     pair_.reservation.mark_allocated();
     check(audit);
     return std::move(pair_);
@@ -299,6 +300,14 @@ class PairLoader {
         std::make_unique<SpeculativeDecoder>(*pair_.main, std::move(drafter), request_.max_drafts);
     audit.add(name_of_device(leader), "main", MemoryPurpose::kRoundState,
               allocated(leader) - before);
+  }
+
+  /// Every backend is this load's own: what it handed out, it handed out for the plan.
+  void check_devices(MemoryAudit& audit) const {
+    for (size_t device = 0; device < pair_.backends.size(); ++device) {
+      if (pair_.backends[device] == nullptr) continue;
+      audit.add_device(name_of_device(device), pair_.backends[device]->memory().allocated_bytes());
+    }
   }
 
   void check(const MemoryAudit& audit) {

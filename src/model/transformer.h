@@ -63,10 +63,11 @@ class Transformer final : public LanguageModel {
   const ModelConfig& config() const { return config_; }
   const ModelShard& shard() const { return shard_; }
   const KvCache& cache() const { return *cache_; }
-  uint64_t weights_bytes() const { return weights_arena_.bytes(); }         ///< of the arena
-  uint64_t kv_bytes() const { return kv_arena_.bytes(); }                   ///< of the arena
-  uint64_t activation_bytes() const { return activations_arena_.bytes(); }  ///< of the arena
-  uint64_t logits_bytes() const { return logits_arena_.bytes(); }           ///< of the arena
+  // Bytes that lie in each arena: what was put there, whatever size was asked for.
+  uint64_t weights_bytes() const { return weights_arena_.used_bytes(); }
+  uint64_t kv_bytes() const { return kv_arena_.used_bytes(); }
+  uint64_t activation_bytes() const { return activations_arena_.used_bytes(); }
+  uint64_t logits_bytes() const { return logits_arena_.used_bytes(); }
 
  private:
   /// The work buffers of a pass, cut to its rows.
