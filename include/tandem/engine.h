@@ -154,7 +154,8 @@ class Engine {
   /// What was planned before the load.
   const MemoryPlan& memory_plan() const;
   /// Each row of the plan beside what was allocated for it; for what only measurement gives
-  /// (context, communicator, graphs, workspaces of a GPU) what was measured.
+  /// (context, workspaces, graphs of a GPU) what was measured in the load and its first rounds; 0
+  /// where it cannot be told, as for a context that another engine of this process made.
   const std::vector<MemoryUse>& memory() const;
 
  private:

@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "core/size.h"
 #include "engine/memory_audit.h"
+#include "engine/overhead_meter.h"
 #include "engine/pair_request.h"
 #include "model/sharded_model.h"
 #include "spec/model_drafter.h"
@@ -72,6 +73,7 @@ class PairLoader {
     load_main(audit);
     make_decoder(audit);
     check_devices(audit);
+    if (measured()) measure_overheads(audit);
     pair_.reservation.mark_allocated();
     check(audit);
     return std::move(pair_);
@@ -126,15 +128,15 @@ class PairLoader {
 
   /// Measures, plans and reserves in one step, so that no other load counts the same bytes.
   void reserve_memory() {
-    const bool measured = request_.plan.devices.front().id.kind != DeviceKind::kCpu;
-    const OverheadHistory history =
-        measured ? OverheadHistory(OverheadHistory::default_file()) : OverheadHistory();
+    if (measured()) history_ = OverheadHistory(OverheadHistory::default_file());
     const auto measure = [&] {
       request_.plan.devices = survey_devices(request_.devices, config_.memory);
+      before_.clear();
       std::vector<DeviceMemory> memory;
       for (const PlanDevice& device : request_.plan.devices) {
-        memory.push_back({to_string(device.id), device.capacity_bytes, device.free_bytes,
-                          device.pool});
+        memory.push_back(
+            {to_string(device.id), device.capacity_bytes, device.free_bytes, device.pool});
+        before_.push_back({device.free_bytes, 0});
       }
       return memory;
     };
@@ -142,7 +144,7 @@ class PairLoader {
       for (size_t i = 0; i < available.size(); ++i) {
         request_.plan.devices[i].free_bytes = available[i].free_bytes;
       }
-      plan_ = make_plan(request_.plan, history);
+      plan_ = make_plan(request_.plan, history_);
       if (plan_.memory.shortfall) {
         throw MemoryError(config_.source + ": " + plan_.memory.shortfall->message);
       }
@@ -162,13 +164,11 @@ class PairLoader {
     info.max_model_len = plan_.main.limits.max_positions;
     const ModelConfig& main = request_.plan.main.config;
     if (!config_.main.max_model_len && info.max_model_len < main.max_position_embeddings) {
-      info.warnings.push_back(main.source + ": the context is " +
-                              std::to_string(info.max_model_len) + " of the " +
-                              std::to_string(main.max_position_embeddings) +
-                              " tokens the model allows: " +
-                              (info.max_model_len == request_.plan.wanted_context()
-                                   ? "set main.max_model_len for more"
-                                   : "no more fits in memory"));
+      info.warnings.push_back(
+          main.source + ": the context is " + std::to_string(info.max_model_len) + " of the " +
+          std::to_string(main.max_position_embeddings) + " tokens the model allows: " +
+          (info.max_model_len == request_.plan.wanted_context() ? "set main.max_model_len for more"
+                                                                : "no more fits in memory"));
     }
     if (!plan_.draft) return;
     info.draft_max_model_len = plan_.draft->limits.max_positions;
@@ -278,9 +278,7 @@ class PairLoader {
   }
 
   void make_decoder(MemoryAudit& audit) {
-    const auto allocated = [this](size_t device) {
-      return pair_.backends[device]->memory().allocated_bytes();
-    };
+    const auto allocated = [this](size_t device) { return memory_of(device).allocated_bytes(); };
     std::unique_ptr<Drafter> drafter;
     if (plan_.draft) {
       const size_t device = plan_.draft->devices.front();
@@ -302,6 +300,10 @@ class PairLoader {
               allocated(leader) - before);
   }
 
+  /// Whether the devices take memory that no formula gives. The CPU's do not: see
+  /// expected_overheads.
+  bool measured() const { return request_.plan.devices.front().id.kind != DeviceKind::kCpu; }
+
   /// Every backend is this load's own: what it handed out, it handed out for the plan.
   void check_devices(MemoryAudit& audit) const {
     for (size_t device = 0; device < pair_.backends.size(); ++device) {
@@ -309,6 +311,56 @@ class PairLoader {
       audit.add_device(name_of_device(device), pair_.backends[device]->memory().allocated_bytes());
     }
   }
+
+  /// Lets the devices take what they take in the first rounds, before the reservation tells others
+  /// that everything is taken, and files it for the next plan.
+  void measure_overheads(MemoryAudit& audit) {
+    std::vector<DeviceReading> loaded(pair_.backends.size());
+    for (size_t device = 0; device < pair_.backends.size(); ++device) {
+      if (pair_.backends[device] != nullptr) loaded[device] = read_device(memory_of(device));
+    }
+    warm_up();
+    for (size_t device = 0; device < pair_.backends.size(); ++device) {
+      if (pair_.backends[device] == nullptr) continue;
+      const MeasuredOverheads measured =
+          measured_overheads(before_[device], loaded[device], read_device(memory_of(device)));
+      std::vector<std::string> models;
+      if (plan_.draft && plan_.draft->devices.front() == device) models.push_back("draft");
+      if (std::count(plan_.main.devices.begin(), plan_.main.devices.end(), device) > 0) {
+        models.push_back("main");
+      }
+      const int count = static_cast<int>(models.size());
+      const std::string name = name_of_device(device);
+      audit.add(name, "device", MemoryPurpose::kContext, measured.context_bytes.value_or(0));
+      for (const std::string& model : models) {
+        audit.add(name, model, MemoryPurpose::kWorkspaces,
+                  share_of_model(measured.workspaces_bytes, count));
+        audit.add(name, model, MemoryPurpose::kGraphs,
+                  share_of_model(measured.graphs_bytes.value_or(0), count));
+      }
+      record_overheads(history_, request_.devices.hardware[device], count, measured);
+    }
+  }
+
+  /// A prompt of the widest pass that fits, and greedy rounds with every number of drafts.
+  void warm_up() {
+    const int room = pair_.main->max_positions() - (request_.max_drafts + 1);
+    const int length = std::clamp(room, 1, pair_.main->max_rows() + 1);  // the last is no pass's
+    const std::vector<int32_t> prompt(static_cast<size_t>(length), 0);
+    DecodeSettings settings;
+    settings.num_speculative_tokens = request_.max_drafts;
+    pair_.decoder->start(prompt, settings);
+    pair_.decoder->round(request_.max_drafts + 1);
+    while (settings.num_speculative_tokens-- > 0) {
+      if (options_.cancelled && options_.cancelled()) {
+        throw CancelledError("loading was cancelled in its first rounds");
+      }
+      pair_.decoder->restart(settings);
+      pair_.decoder->round(request_.max_drafts + 1);
+    }
+  }
+
+  const MemoryResource& memory_of(size_t device) const { return pair_.backends[device]->memory(); }
 
   void check(const MemoryAudit& audit) {
     pair_.memory = audit.uses();
@@ -328,6 +380,8 @@ class PairLoader {
   const Config::Speculation& speculation_;
   const EngineOptions& options_;
   PairRequest request_;
+  OverheadHistory history_;
+  std::vector<DeviceReading> before_;  ///< by device, when the plan was made
   Plan plan_;
   VocabularyAgreement agreement_;
   LoadedPair pair_;
