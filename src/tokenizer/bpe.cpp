@@ -41,10 +41,10 @@ Bpe Bpe::parse(const JsonNode& node) {
   Bpe bpe;
   bpe.vocabulary_ = Vocabulary::parse(node.at("vocab"));
   if (node.has("dropout")) {
-    const nlohmann::json& dropout = node.at("dropout").json();
-    if (!dropout.is_number()) node.at("dropout").fail("expected a number");
-    if (dropout.get<double>() != 0.0)
-      node.at("dropout").fail("dropout is for training; set it to null");
+    const JsonNode dropout = node.at("dropout");
+    if (!dropout.json().is_number()) dropout.fail("expected a number");
+    if (dropout.json().get<double>() != 0.0)
+      dropout.fail("dropout is for training; set it to null");
   }
   bpe.continuing_subword_prefix_ = node.optional_string("continuing_subword_prefix").value_or("");
   bpe.end_of_word_suffix_ = node.optional_string("end_of_word_suffix").value_or("");
