@@ -8,15 +8,18 @@
 namespace tandem {
 namespace {
 
-/// Adds up the progress of ranks that load at the same time.
+/// Adds up the progress of ranks that load at the same time, and stops them all when one failed.
 class SharedProgress {
  public:
-  SharedProgress(const LoadProgress& progress, uint64_t total, size_t ranks)
-      : progress_(progress), total_(total), done_(ranks, 0) {}
+  SharedProgress(const LoadProgress& progress, uint64_t total, size_t ranks,
+                 const std::atomic<bool>& failed)
+      : progress_(progress), total_(total), failed_(failed), done_(ranks, 0) {}
 
   LoadProgress of(size_t rank) {
-    if (!progress_) return {};
     return [this, rank](uint64_t done, uint64_t) {
+      // Never seen by callers: the error that came first is thrown.
+      if (failed_) throw Error("sharded model: another rank failed to load");
+      if (!progress_) return;
       const std::lock_guard lock(mutex_);
       done_[rank] = done;
       uint64_t sum = 0;
@@ -28,6 +31,7 @@ class SharedProgress {
  private:
   const LoadProgress& progress_;
   const uint64_t total_;
+  const std::atomic<bool>& failed_;
   std::mutex mutex_;
   std::vector<uint64_t> done_;
 };
@@ -66,7 +70,7 @@ ShardedModel::ShardedModel(const ModelConfig& config, std::vector<Rank> ranks,
     if (i != leader_) member.worker = std::make_unique<DeviceWorker>();
     members_.push_back(std::move(member));
   }
-  SharedProgress progress(options.progress, total, ranks.size());
+  SharedProgress progress(options.progress, total, ranks.size(), failed_);
   run_all(OnError::kKeep, [&](size_t i) {
     Member& member = members_[i];
     Transformer::Options own = options;
@@ -92,6 +96,7 @@ void ShardedModel::run_all(OnError on_error, const std::function<void(size_t)>& 
       {
         const std::lock_guard lock(error_mutex_);
         if (!error_) error_ = std::current_exception();
+        failed_ = true;
       }
       // The others may be waiting for this rank.
       if (on_error == OnError::kAbort) members_[i].communicator->abort(error.what());
@@ -104,6 +109,7 @@ void ShardedModel::run_all(OnError on_error, const std::function<void(size_t)>& 
   for (size_t i = 0; i < members_.size(); ++i) {
     if (i != leader_) members_[i].worker->wait();
   }
+  failed_ = false;
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -32,7 +33,7 @@ class ShardedModel final : public LanguageModel {
   using OpenWeights = std::function<std::unique_ptr<WeightSource>()>;
 
   /// @param options `progress` is called with the sums over all ranks, by one thread at a time
-  /// @throws as Transformer, when any rank does
+  /// @throws as Transformer, when any rank does; the others then stop at their next tensor
   ShardedModel(const ModelConfig& config, std::vector<Rank> ranks, const OpenWeights& open,
                const Transformer::Options& options);
   ~ShardedModel() override;
@@ -71,6 +72,7 @@ class ShardedModel final : public LanguageModel {
   size_t leader_ = 0;
   std::mutex error_mutex_;
   std::exception_ptr error_;
+  std::atomic<bool> failed_ = false;  ///< error_ is set: for ranks at work
 };
 
 }  // namespace tandem

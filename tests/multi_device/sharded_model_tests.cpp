@@ -1,7 +1,11 @@
 #include "model/sharded_model.h"
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 #include "backend/backend.h"
 #include "comm/thread_communicator.h"
@@ -256,6 +260,81 @@ TEST_CASE("A rank that fails in a pass takes the others along instead of leaving
 TEST_CASE("When a device is too small, loading fails and nothing stays behind") {
   const ModelConfig config = ModelConfig::from_folder(kMain);
   CHECK_THROWS_AS(Devices(kMain, config, layers(config, 2), small(), "=4MiB"), MemoryError);
+}
+
+/// A checkpoint that tells when its rank is done with it.
+class WatchedSource final : public WeightSource {
+ public:
+  WatchedSource(std::unique_ptr<WeightSource> inner, std::atomic<int>& closed)
+      : inner_(std::move(inner)), closed_(closed) {}
+  ~WatchedSource() override { ++closed_; }
+  std::string name() const override { return inner_->name(); }
+  bool has(std::string_view tensor) const override { return inner_->has(tensor); }
+  TensorInfo info(std::string_view tensor) const override { return inner_->info(tensor); }
+  HostMatrix tensor(std::string_view tensor) override { return inner_->tensor(tensor); }
+  void done_with(std::string_view tensor) override { inner_->done_with(tensor); }
+
+ private:
+  std::unique_ptr<WeightSource> inner_;
+  std::atomic<int>& closed_;
+};
+
+TEST_CASE("A rank that cannot load stops the others") {
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const Placement placement = layers(config, 2);
+  auto communicators = make_thread_communicators(2);
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::vector<ShardedModel::Rank> ranks;
+  for (size_t i = 0; i < 2; ++i) {
+    const std::string device = i == 0 ? "cpu:0" : "cpu:1=1MiB";
+    backends.push_back(make_backend(parse_device(device), 1));
+    ranks.push_back({placement.shards[i], backends[i].get(), std::move(communicators[i])});
+  }
+  std::atomic<int> closed{0};
+  uint64_t loaded = 0, whole = 0;
+  Transformer::Options options = small();
+  options.progress = [&](uint64_t done, uint64_t total) {
+    using namespace std::chrono_literals;
+    // The checkpoint that the headers were checked in is closed, and so is rank 1's.
+    while (closed < 2) std::this_thread::sleep_for(1ms);
+    std::this_thread::sleep_for(10ms);  // rank 1 is about to say so
+    loaded = done;
+    whole = total;
+  };
+  const auto load = [&] {
+    ShardedModel(
+        config, std::move(ranks),
+        [&] { return std::make_unique<WatchedSource>(open_weights(kMain), closed); }, options);
+  };
+  CHECK_THROWS_AS(load(), MemoryError);
+  CHECK(loaded <= whole / 4);  // rank 0 holds about half
+  for (const auto& backend : backends) CHECK(backend->memory().allocated_bytes() == 0);
+}
+
+TEST_CASE("A load that is cancelled half-way leaves nothing allocated on any device") {
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const int count = GENERATE(2, 3);
+  const Placement placement = tensor_placement(config, count);
+  auto communicators = make_thread_communicators(count);
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::vector<ShardedModel::Rank> ranks;
+  for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+    backends.push_back(make_backend(parse_device("cpu:" + std::to_string(i) + "=96MiB"), 1));
+    ranks.push_back({placement.shards[i], backends[i].get(), std::move(communicators[i])});
+  }
+  uint64_t allocated = 0;
+  Transformer::Options options = small();
+  options.progress = [&](uint64_t done, uint64_t total) {
+    allocated = std::max(allocated, backends[0]->memory().allocated_bytes());
+    if (done >= total / 2) throw CancelledError("enough");
+  };
+  const auto load = [&] {
+    ShardedModel(
+        config, std::move(ranks), [] { return open_weights(kMain); }, options);
+  };
+  CHECK_THROWS_AS(load(), CancelledError);
+  CHECK(allocated > 0);
+  for (const auto& backend : backends) CHECK(backend->memory().allocated_bytes() == 0);
 }
 
 TEST_CASE("Ranks that do not belong together are refused") {
