@@ -81,6 +81,10 @@ class CpuBackend final : public Backend {
                          Stream& stream) override;
 
  private:
+  /// Outside `memory()` and of every plan: it belongs to the thread, not to what a simulated device
+  /// stands for. A worker keeps the largest that it ever needed: `attention_scratch_floats` of 16
+  /// rows, for sampled tokens 2 vocabularies, for log-probabilities 1.
+  ///
   /// Work memory of one worker: at least `count` floats, 64-byte aligned, contents undefined. Grows
   /// and stays; a later call of the same worker may return the same memory.
   float* scratch(int worker, size_t count);
