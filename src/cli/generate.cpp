@@ -106,7 +106,9 @@ class Generation {
   void report(const Config& config, const std::vector<Completion>& completions) {
     if (options_.json) {
       for (const Completion& completion : completions) {
-        out() << completion_json(completion, request_.params.logprobs >= 0, comparison_) << "\n";
+        out() << completion_json(completion, engine_->memory(), request_.params.logprobs >= 0,
+                                 comparison_)
+              << "\n";
       }
     } else {
       const bool text_is_fixed = config.sampling.temperature == 0.0f ||

@@ -15,7 +15,19 @@ constexpr const char* kReset = "\033[0m";
 
 constexpr double kMilliseconds = 1e3;
 
-ordered_json stats_json(const Stats& stats) {
+ordered_json memory_json(const std::vector<MemoryUse>& memory) {
+  auto list = ordered_json::array();
+  for (const MemoryUse& use : memory) {
+    list.push_back({{"device", use.device},
+                    {"model", use.model},
+                    {"purpose", name_of(use.purpose)},
+                    {"planned_bytes", use.planned_bytes},
+                    {"actual_bytes", use.actual_bytes}});
+  }
+  return list;
+}
+
+ordered_json stats_json(const Stats& stats, const std::vector<MemoryUse>& memory) {
   return {{"num_rounds", stats.num_rounds},
           {"num_drafts", stats.num_drafts},
           {"num_draft_tokens", stats.num_draft_tokens},
@@ -28,7 +40,8 @@ ordered_json stats_json(const Stats& stats) {
           {"draft_seconds", stats.draft_seconds},
           {"verify_seconds", stats.verify_seconds},
           {"tokens_per_second", stats.tokens_per_second()},
-          {"time_to_first_token_seconds", stats.time_to_first_token_seconds}};
+          {"time_to_first_token_seconds", stats.time_to_first_token_seconds},
+          {"memory", memory_json(memory)}};
 }
 
 ordered_json logprobs_json(const std::vector<TokenLogprobs>& logprobs) {
@@ -95,15 +108,15 @@ Comparison compare(const std::vector<Completion>& plain,
   return result;
 }
 
-std::string completion_json(const Completion& completion, bool with_logprobs,
-                            const std::optional<Comparison>& comparison) {
+std::string completion_json(const Completion& completion, const std::vector<MemoryUse>& memory,
+                            bool with_logprobs, const std::optional<Comparison>& comparison) {
   ordered_json object = {{"text", completion.text},
                          {"token_ids", completion.token_ids},
                          {"prompt_token_ids", completion.prompt_token_ids},
                          {"finish_reason", name_of(completion.finish_reason)},
                          {"seed", completion.seed}};
   if (with_logprobs) object["logprobs"] = logprobs_json(completion.logprobs);
-  object["stats"] = stats_json(completion.stats);
+  object["stats"] = stats_json(completion.stats, memory);
   if (comparison) {
     object["baseline"] = {{"tokens_per_second", comparison->plain_tokens_per_second},
                           {"ratio", comparison->ratio},

@@ -21,9 +21,10 @@ Comparison compare(const std::vector<Completion>& plain,
 /// The statistics of all completions together.
 Stats total(const std::vector<Completion>& completions);
 
-/// One line: the object that `generate --json` prints.
-std::string completion_json(const Completion& completion, bool with_logprobs,
-                            const std::optional<Comparison>& comparison);
+/// One line: the object that `generate --json` prints. Its "stats" end with "memory": what the
+/// engine planned and took, one entry a row of `memory`.
+std::string completion_json(const Completion& completion, const std::vector<MemoryUse>& memory,
+                            bool with_logprobs, const std::optional<Comparison>& comparison);
 
 /// Streams text pieces; between several completions it puts a line that tells them apart.
 class TextPrinter {

@@ -71,7 +71,20 @@ TEST_CASE("generate --json prints the documented object and nothing on stderr") 
                               "acceptance_rate", "mean_acceptance_length",
                               "acceptance_rate_per_position", "prefill_seconds", "decode_seconds",
                               "draft_seconds", "verify_seconds", "tokens_per_second",
-                              "time_to_first_token_seconds"});
+                              "time_to_first_token_seconds", "memory"});
+  std::set<std::string> purposes;
+  REQUIRE_FALSE(stats["memory"].empty());
+  for (const json& use : stats["memory"]) {
+    CHECK(keys_of(use) == std::set<std::string>{"device", "model", "purpose", "planned_bytes",
+                                                "actual_bytes"});
+    purposes.insert(use["model"].get<std::string>() + " " + use["purpose"].get<std::string>());
+    if (use["purpose"] == "weights") {
+      CHECK(use["planned_bytes"] > 0);
+      CHECK(use["actual_bytes"] == use["planned_bytes"]);
+    }
+  }
+  CHECK(purposes.count("draft weights") == 1);
+  CHECK(purposes.count("main kv_cache") == 1);
   const double drafted = stats["num_draft_tokens"], accepted = stats["num_accepted_tokens"];
   const double drafts = stats["num_drafts"],
                tokens = static_cast<double>(object["token_ids"].size());
