@@ -13,9 +13,6 @@
 namespace tandem::cli {
 namespace {
 
-/// Returns to the start of the line and clears it (ECMA-48).
-constexpr const char* kClearLine = "\r\033[K";
-
 std::string read_all(std::istream& stream) {
   return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
@@ -81,23 +78,6 @@ std::vector<int32_t> parse_ids(std::string_view text, std::string_view what) {
     ids.push_back(id);
     text.remove_prefix(length);
   }
-}
-
-LoadProgress::LoadProgress() : enabled_(stderr_is_terminal()) {}
-
-LoadProgress::~LoadProgress() {
-  if (last_percent_ >= 0) std::fputs(kClearLine, stderr);
-}
-
-void LoadProgress::show(std::string_view model, uint64_t done_bytes, uint64_t total_bytes) {
-  if (!enabled_ || total_bytes == 0) return;
-  const int percent =
-      static_cast<int>(100.0 * static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
-  if (percent == last_percent_) return;
-  last_percent_ = percent;
-  std::fprintf(stderr, "%sloading the %.*s model: %d %%", kClearLine,
-               static_cast<int>(model.size()), model.data(), percent);
-  std::fflush(stderr);
 }
 
 }  // namespace tandem::cli

@@ -28,19 +28,4 @@ std::string read_input(const std::filesystem::path& path);
 /// @throws UsageError that names `what` and the place
 std::vector<int32_t> parse_ids(std::string_view text, std::string_view what);
 
-/// Shows on stderr how far loading is, on one line that disappears. Silent unless stderr is a
-/// terminal.
-class LoadProgress {
- public:
-  LoadProgress();
-  ~LoadProgress();
-  LoadProgress(const LoadProgress&) = delete;
-  LoadProgress& operator=(const LoadProgress&) = delete;
-  void show(std::string_view model, uint64_t done_bytes, uint64_t total_bytes);
-
- private:
-  bool enabled_;
-  int last_percent_ = -1;
-};
-
 }  // namespace tandem::cli

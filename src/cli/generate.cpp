@@ -11,6 +11,7 @@
 #include "cli/generate_options.h"
 #include "cli/generate_output.h"
 #include "cli/interrupt.h"
+#include "cli/progress_bar.h"
 #include "tandem/engine.h"
 
 namespace tandem::cli {

@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "cli/progress_bar.h"
 #include "model/model_loader.h"
 #include "model/token_scores.h"
 
