@@ -51,7 +51,7 @@ TEST_CASE("generate streams text to stdout and a summary to stderr") {
   CHECK(result.exit_code == 0);
   const json object =
       object_of(generate_demo({"--prompt", kPrompt, "--max-tokens", "30", "--json"}));
-  CHECK(result.out == object["text"]);
+  CHECK(result.out == object["text"].get<std::string>());
   for (const char* part :
        {"acceptance rate", "mean acceptance length", "tokens per second", "rounds", "seed"}) {
     CHECK_THAT(result.err, ContainsText(part));
