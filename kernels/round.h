@@ -71,6 +71,8 @@ cudaError_t distribution(const RoundArgs& round, const LogitsArgs& logits, float
 cudaError_t sample(const RoundArgs& round, const float* probs, int rows, int first, Purpose purpose,
                    int32_t* ids, Launch launch);
 cudaError_t accept(const RoundArgs& round, Rule rule, int num_drafts, Launch launch);
+/// out (S, max_drafts): sum over x of min(p(x), q(x)) at each of the first `num_drafts` drafts.
+cudaError_t expected_acceptance(const RoundArgs& round, int num_drafts, float* out, Launch launch);
 cudaError_t log_probabilities(const float* logits, int rows, int columns, const int32_t* ids,
                               int top, float* logprobs, int32_t* top_ids, float* top_logprobs,
                               float* logsumexp, Launch launch);

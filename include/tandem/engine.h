@@ -63,6 +63,11 @@ struct Request {
   /// Draft tokens a round instead of the configuration's, for this request alone; 0 decodes
   /// plainly. At most `EngineInfo::max_speculative_tokens`.
   std::optional<int> num_speculative_tokens;
+  /// "rejection", "block" or "coupled" instead of the configuration's, for this request alone.
+  std::optional<std::string> rejection_sample_method;
+  /// Fill `Stats::expected_acceptance_per_position`, where the rule has probabilities; costs a read
+  /// of them each round.
+  bool measure_expected_acceptance = false;
   OnText on_text;  ///< called on the engine's thread; must not call or own the engine
 };
 

@@ -125,6 +125,12 @@ class Backend {
                              Stream& stream) = 0;
   /// Writes output and count from K drafts by the rule.
   virtual void accept(const RoundView& round, AcceptRule rule, int num_drafts, Stream& stream) = 0;
+  /// out[i] = sum over x of min(p(x), q(x)) at draft i, where p and q are what `rejection` compares
+  /// there: the probability that it accepts whatever the draft draws (Leviathan et al. 2022,
+  /// theorem 3.5). Where every draft was certain that is p of the drafted token. Needs main_probs.
+  ///                                                                        out (S, K_max) f32
+  virtual void expected_acceptance(const RoundView& round, int num_drafts, float* out,
+                                   Stream& stream) = 0;
   /// history[length + 1 + i] = output[i], output_counts updated, length += count.
   virtual void commit(const RoundView& round, Stream& stream) = 0;
   /// logprobs[r] = log softmax(logits[r])[ids[r]]; the `top` largest and their ids, descending,

@@ -60,8 +60,8 @@ void CompletionBuilder::take(const RoundResult& round, double seconds) {
     }
     ++kept;
   }
-  stats.add_round(round.num_drafts, std::min(kept, round.num_accepted), round.draft_seconds,
-                  round.verify_seconds);
+  stats.add_round(round.num_drafts, round.num_accepted, std::min(kept, round.num_accepted),
+                  round.draft_seconds, round.verify_seconds, round.expected_acceptance);
   stats.num_tokens += kept;
 }
 

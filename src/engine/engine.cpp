@@ -1,11 +1,13 @@
 #include "tandem/engine.h"
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <random>
 #include <thread>
 
 #include "engine/completion_builder.h"
+#include "engine/config_fields.h"
 #include "engine/pair_loader.h"
 #include "engine/request_state.h"
 
@@ -67,6 +69,17 @@ std::vector<Completion> RequestHandle::wait() { return state_->wait(); }
 bool RequestHandle::done() const { return state_->done(); }
 void RequestHandle::cancel() { state_->cancelled = true; }
 
+namespace {
+
+void require_rejection_sample_method(const std::string& method) {
+  const Choices known = kRejectionSampleMethods;
+  if (std::find(known.begin(), known.end(), method) != known.end()) return;
+  throw UsageError("rejection_sample_method is '" + method +
+                   "'; expected 'rejection', 'block' or 'coupled'");
+}
+
+}  // namespace
+
 /// The loaded pair, the queue, and the one thread that works it off.
 class Engine::Impl {
  public:
@@ -120,6 +133,8 @@ class Engine::Impl {
       throw UsageError("n is " + std::to_string(request.n) + "; expected an integer from 1 to " +
                        std::to_string(Request::kMaxCompletions));
     }
+    if (request.rejection_sample_method)
+      require_rejection_sample_method(*request.rejection_sample_method);
     const int wanted = request.num_speculative_tokens.value_or(0);
     if (wanted < 0 || wanted > pair_.info.max_speculative_tokens) {
       throw UsageError("num_speculative_tokens is " + std::to_string(wanted) +
@@ -191,10 +206,12 @@ class Engine::Impl {
     const SamplingParams& params = state.request.params;
     SpeculativeDecoder& decoder = *pair_.decoder;
     const DecodeSettings settings{
-        .rule = rule_of(params, config_.speculation.rejection_sample_method),
+        .rule = rule_of(params, state.request.rejection_sample_method.value_or(
+                                    config_.speculation.rejection_sample_method)),
         .seed = state.seed + static_cast<uint64_t>(index),
         .num_speculative_tokens = state.num_speculative_tokens,
-        .logprobs = params.logprobs};
+        .logprobs = params.logprobs,
+        .expected_acceptance = state.request.measure_expected_acceptance};
     const Stopwatch watch;
     CompletionBuilder builder(*pair_.tokenizer, pair_.eos_token_ids, state.prompt, params, index,
                               settings.seed, state.request.on_text);

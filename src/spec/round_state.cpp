@@ -11,6 +11,7 @@ namespace {
 struct Buffers {
   TensorView length, seeds, streams, history, drafts, draft_probs, main_probs, main_tokens, result;
   TensorView output_counts, prompt_seen, logprobs, logsumexp, top_ids, top_logprobs;
+  TensorView expected_acceptance;
 };
 
 int history_stride(const RoundShape& shape) { return shape.max_positions + shape.max_drafts + 1; }
@@ -37,6 +38,7 @@ Buffers carve(const RoundShape& shape, Take&& take) {
   b.logsumexp = take(DType::kF32, Shape{s, k + 1});
   b.top_ids = take(DType::kI32, Shape{s, k + 1, kMaxTopLogprobs});
   b.top_logprobs = take(DType::kF32, Shape{s, k + 1, kMaxTopLogprobs});
+  b.expected_acceptance = take(DType::kF32, Shape{s, k});
   return b;
 }
 
@@ -94,11 +96,13 @@ RoundState::RoundState(Backend& backend, const RoundShape& shape)
   prompt_seen_ = b.prompt_seen.as<uint8_t>();
   logprobs_ = {b.logprobs.as<float>(), b.top_ids.as<int32_t>(), b.top_logprobs.as<float>(),
                b.logsumexp.as<float>()};
+  expected_acceptance_ = b.expected_acceptance.as<float>();
 
   const auto rows = static_cast<size_t>(shape.max_drafts) + 1;
   host_prompt_.reserve(static_cast<size_t>(shape.max_positions));
   host_prompt_seen_.resize(static_cast<size_t>(shape.vocab));
   host_result_.resize(rows + 1);
+  host_expected_acceptance_.resize(static_cast<size_t>(shape.max_drafts));
   host_logprobs_.resize(rows);
   host_top_ids_.resize(rows * kMaxTopLogprobs);
   host_top_logprobs_.resize(rows * kMaxTopLogprobs);
@@ -148,6 +152,11 @@ void RoundState::fetch(int top, Stream& stream) {
   backend_.copy_to_host(host_top_ids_.data(), logprobs_.top_ids, ids * sizeof(int32_t), stream);
   backend_.copy_to_host(host_top_logprobs_.data(), logprobs_.top_logprobs, ids * sizeof(float),
                         stream);
+}
+
+void RoundState::fetch_expected_acceptance(Stream& stream) {
+  backend_.copy_to_host(host_expected_acceptance_.data(), expected_acceptance_,
+                        host_expected_acceptance_.size() * sizeof(float), stream);
 }
 
 std::span<const int32_t> RoundState::output() const {

@@ -60,11 +60,18 @@ class RoundState {
   };
   const LogprobBuffers& logprobs() const { return logprobs_; }
 
+  /// Where `Backend::expected_acceptance` puts its results.                  (S, K_max) f32
+  float* expected_acceptance() const { return expected_acceptance_; }
+
   /// Queues the copy of output and count (and log-probabilities of `top` ids when top >= 0) to the
   /// host; the functions below give them once the stream has passed this point.
   void fetch(int top, Stream& stream);
+  /// The same for `expected_acceptance`.
+  void fetch_expected_acceptance(Stream& stream);
   /// Accepted tokens, then one more. @throws DeviceError when the count is impossible
   std::span<const int32_t> output() const;
+  /// Of the round's first draft, the second, …
+  std::span<const float> expected_acceptances() const { return host_expected_acceptance_; }
   float logprob(int row) const { return host_logprobs_[static_cast<size_t>(row)]; }
   int32_t top_id(int row, int rank, int top) const {
     return host_top_ids_[static_cast<size_t>(row * top + rank)];
@@ -85,11 +92,13 @@ class RoundState {
   uint64_t* seeds_ = nullptr;
   int32_t* streams_ = nullptr;
   LogprobBuffers logprobs_;
+  float* expected_acceptance_ = nullptr;
 
   // Host memory that copies read from or write to while the device works.
   std::vector<int32_t> host_prompt_;
   std::vector<uint8_t> host_prompt_seen_;
   std::vector<int32_t> host_result_;
+  std::vector<float> host_expected_acceptance_;
   std::vector<float> host_logprobs_;
   std::vector<int32_t> host_top_ids_;
   std::vector<float> host_top_logprobs_;

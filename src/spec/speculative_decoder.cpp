@@ -81,9 +81,12 @@ class SpeculativeDecoder::Impl {
     settings_ = settings;
     top_logprobs_ = std::min(settings.logprobs, main_.vocab_size());
     state_.start(prompt_, settings.seed, settings.rule.transform.has_penalties(), *stream_);
-    verifier_.start(settings.rule, top_logprobs_);
+    verifier_.start(settings.rule, top_logprobs_, settings.expected_acceptance);
+    expected_acceptance_ =
+        settings.expected_acceptance && settings.rule.kind != DecodeRule::Kind::kGreedy;
     policy_->start(settings.num_speculative_tokens);
     result_.logprobs.clear();
+    result_.expected_acceptance.clear();
     length_ = static_cast<int>(prompt_.size()) - 1;
     uncached_ = 0;
   }
@@ -125,6 +128,7 @@ class SpeculativeDecoder::Impl {
     verifier_.verify(num_drafts, *stream_);
     stream_->record(*verified_);
     state_.fetch(top_logprobs_, *stream_);
+    if (expected_acceptance_) state_.fetch_expected_acceptance(*stream_);
     result_.num_drafts = num_drafts;
   }
 
@@ -137,6 +141,10 @@ class SpeculativeDecoder::Impl {
     result_.draft_seconds = drafted_->seconds_since(*round_begun_);
     result_.verify_seconds = verified_->seconds_since(*drafted_);
     if (top_logprobs_ >= 0) read_logprobs();
+    if (expected_acceptance_) {
+      const auto all = state_.expected_acceptances();
+      result_.expected_acceptance.assign(all.begin(), all.begin() + result_.num_drafts);
+    }
     length_ += static_cast<int>(output.size());
     if (drafter_ != nullptr) {
       drafter_->observe(result_.tokens);
@@ -171,6 +179,7 @@ class SpeculativeDecoder::Impl {
   DecodeSettings settings_;
   std::vector<int32_t> prompt_;
   int top_logprobs_ = -1;
+  bool expected_acceptance_ = false;
   int length_ = 0;    ///< the host's copy, as of the last round that was read
   int uncached_ = 0;  ///< rounds without drafts since the last one with some
   bool prefilled_ = false;

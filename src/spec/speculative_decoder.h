@@ -19,6 +19,7 @@ struct DecodeSettings {
   int num_speculative_tokens = 0;  ///< K wanted; 0: plain decoding
   int logprobs =
       -1;  ///< >= 0: the main model's log-probabilities of each token and of this many others
+  bool expected_acceptance = false;  ///< measure it, where the rule has probabilities
 };
 
 /// Log-probabilities of one output token, before any transform.
@@ -34,6 +35,8 @@ struct RoundResult {
   int num_accepted = 0;         ///< tokens.size() - 1
   double draft_seconds = 0;
   double verify_seconds = 0;
+  /// Of each draft, the sum over x of min(p(x), q(x)); when asked for and not greedy.
+  std::vector<float> expected_acceptance;
   std::vector<RoundLogprobs> logprobs;  ///< one per token, when asked for
 };
 

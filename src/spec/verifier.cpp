@@ -9,10 +9,14 @@ namespace tandem {
 Verifier::Verifier(LanguageModel& main, RoundState& state, int sequence)
     : main_(main), state_(state), sequence_(sequence) {}
 
-void Verifier::start(const DecodeRule& rule, int top_logprobs) {
-  if (rule == rule_ && top_logprobs == top_logprobs_) return;
+void Verifier::start(const DecodeRule& rule, int top_logprobs, bool expected_acceptance) {
+  if (rule == rule_ && top_logprobs == top_logprobs_ &&
+      expected_acceptance == expected_acceptance_) {
+    return;
+  }
   rule_ = rule;
   top_logprobs_ = top_logprobs;
+  expected_acceptance_ = expected_acceptance;
   for (auto& graph : graphs_) graph.reset();
 }
 
@@ -32,6 +36,9 @@ void Verifier::run(int num_drafts, Stream& stream) {
   backend.round_rows(round, 0, sequence_, rows, stream);
   const TensorView logits = main_.forward(rows, 0, stream);  // (K + 1, V)
   backend.accept(round, choose(num_drafts, logits, stream), num_drafts, stream);
+  if (expected_acceptance_ && rule_.kind != DecodeRule::Kind::kGreedy) {
+    backend.expected_acceptance(round, num_drafts, state_.expected_acceptance(), stream);
+  }
   if (top_logprobs_ >= 0) {
     const auto& to = state_.logprobs();
     backend.log_probabilities(logits, round.output, top_logprobs_, to.logprobs, to.top_ids,

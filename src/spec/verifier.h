@@ -23,7 +23,9 @@ class Verifier {
 
   /// A new text under this rule. @param top_logprobs >= 0: log-probabilities of each token and of
   /// this many most likely ones; -1: none
-  void start(const DecodeRule& rule, int top_logprobs);
+  /// @param expected_acceptance whether rounds fill `RoundState::expected_acceptance`, where the
+  /// rule has probabilities
+  void start(const DecodeRule& rule, int top_logprobs, bool expected_acceptance = false);
 
   /// Steps 2 to 4 of DESIGN 3: the main model's pass over the last token and the drafts, then
   /// acceptance, then the commit. Captured once per number of drafts and replayed.
@@ -38,6 +40,7 @@ class Verifier {
   int sequence_;
   DecodeRule rule_;
   int top_logprobs_ = -1;
+  bool expected_acceptance_ = false;
   std::array<std::unique_ptr<Graph>, kMaxSpeculativeTokens + 1> graphs_;
 };
 

@@ -472,3 +472,31 @@ TEST_CASE("Loading reports draft, then main") {
   CHECK(models == std::vector<std::string>{"draft", "main"});
   CHECK(last_done == last_total);
 }
+
+TEST_CASE("A request may bring its own rule, and have the expected acceptance measured") {
+  Engine& engine = demo_engine();
+  Request request = request_of(kPrompt, sampled(60, 5));
+  request.num_speculative_tokens = 3;
+  request.measure_expected_acceptance = true;
+  for (const std::string rule : {"rejection", "block", "coupled"}) {
+    request.rejection_sample_method = rule;
+    const Stats stats = engine.submit(request).wait().front().stats;
+    REQUIRE(stats.expected_acceptance_per_position.size() == 3);
+    for (size_t i = 0; i < 3; ++i) {
+      CHECK(stats.expected_acceptance_per_position[i] > 0);
+      CHECK(stats.expected_acceptance_per_position[i] <=
+            static_cast<double>(stats.reached_per_position[i]));
+    }
+  }
+  request.rejection_sample_method = "coupled";
+  const std::vector<int32_t> coupled = engine.submit(request).wait().front().token_ids;
+  request.num_speculative_tokens = 0;
+  CHECK(engine.submit(request).wait().front().token_ids == coupled);
+  CHECK(engine.submit(request_of(kPrompt, greedy(20)))
+            .wait()
+            .front()
+            .stats.expected_acceptance_per_position.empty());
+  request.rejection_sample_method = "hope";
+  CHECK_THAT(message_of([&] { engine.submit(request); }),
+             ContainsText("rejection_sample_method is 'hope'") && ContainsText("'coupled'"));
+}

@@ -103,6 +103,26 @@ TEST_CASE("CUDA rounds accept what the CPU accepts", "[cuda]") {
   CHECK(different == 0);
 }
 
+TEST_CASE("CUDA and CPU agree on the expected acceptance", "[cuda]") {
+  if (!has_gpu()) return;
+  const bool certain = GENERATE(false, true);
+  const int vocab = GENERATE(50, 3001, 40001);
+  OpRunner cuda(cuda_device()), cpu(cpu_device());
+  std::vector<float> results[2];
+  for (int i = 0; i < 2; ++i) {
+    OpRunner& run = i == 0 ? cuda : cpu;
+    const DeviceRound round(run, vocab, certain, 7);
+    auto* const out = run.array(std::vector<float>(DeviceRound::kDrafts, -1.0f));
+    run.backend->expected_acceptance(round.view, DeviceRound::kDrafts - 1, out, *run.stream);
+    results[i] = run.fetch(out, DeviceRound::kDrafts);
+  }
+  CHECK(results[0].back() == -1.0f);
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    // Sums of doubles in another order, rounded once to float32.
+    CHECK(results[0][i] == Approx(results[1][i]).epsilon(2e-7));
+  }
+}
+
 TEST_CASE("CUDA choices and distributions agree with the CPU", "[cuda]") {
   if (!has_gpu()) return;
   const int vocab = GENERATE(50, 6144, 40001);

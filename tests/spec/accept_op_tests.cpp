@@ -141,6 +141,41 @@ TEST_CASE("accept decides as the rules in double precision do", "[accept]") {
   CHECK(longest >= kMaxDrafts);
 }
 
+TEST_CASE("expected_acceptance is what main and draft distribution have in common", "[accept]") {
+  const auto backend = cpu();
+  const auto stream = backend->make_stream();
+  const bool certain = GENERATE(false, true);
+  const int vocab = GENERATE(2, 67, 300);
+  CAPTURE(certain, vocab);
+  std::mt19937_64 random(static_cast<uint64_t>(vocab));
+  constexpr int kMaxDrafts = 5, kDrafted = 4;
+  constexpr float kUntouched = -1;
+  HostRound round(kMaxDrafts, vocab);
+  RoundView view = round.view();
+  if (certain) view.draft_probs = nullptr;
+  for (int i = 0; i < kMaxDrafts; ++i) {
+    random_row(round.main_probs.data() + i * vocab, vocab, static_cast<Kind>(i % 4), random);
+    random_row(round.draft_probs.data() + i * vocab, vocab, Kind::kDense, random);
+    round.drafts[static_cast<size_t>(i)] =
+        static_cast<int32_t>(random() % static_cast<uint64_t>(vocab));
+  }
+  std::vector<float> measured(kMaxDrafts, kUntouched);
+  backend->expected_acceptance(view, kDrafted, measured.data(), *stream);
+  for (int i = 0; i < kDrafted; ++i) {
+    double expected = 0;
+    for (int x = 0; x < vocab; ++x) {
+      const auto at = static_cast<size_t>(i * vocab + x);
+      const double p = static_cast<double>(round.main_probs[at]);
+      const double one_hot = x == round.drafts[static_cast<size_t>(i)] ? 1 : 0;
+      expected += std::min(p, certain ? one_hot : static_cast<double>(round.draft_probs[at]));
+    }
+    CHECK(static_cast<double>(measured[static_cast<size_t>(i)]) == Approx(expected).epsilon(1e-6));
+  }
+  CHECK(measured[kDrafted] == kUntouched);
+  CHECK_THROWS_AS(backend->expected_acceptance(view, kMaxDrafts + 1, measured.data(), *stream),
+                  ShapeError);
+}
+
 TEST_CASE("accept of tokens that must be equal", "[accept]") {
   const auto backend = cpu();
   const auto stream = backend->make_stream();

@@ -88,6 +88,10 @@ class ForwardingBackend : public Backend {
   void accept(const RoundView& round, AcceptRule rule, int num_drafts, Stream& stream) override {
     inner_->accept(round, rule, num_drafts, stream);
   }
+  void expected_acceptance(const RoundView& round, int num_drafts, float* out,
+                           Stream& stream) override {
+    inner_->expected_acceptance(round, num_drafts, out, stream);
+  }
   void commit(const RoundView& round, Stream& stream) override { inner_->commit(round, stream); }
   void log_probabilities(TensorView logits, const int32_t* ids, int top, float* logprobs,
                          int32_t* top_ids, float* top_logprobs, float* logsumexp,

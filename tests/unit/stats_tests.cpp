@@ -20,10 +20,10 @@ TEST_CASE("Ratios of nothing are defined") {
 
 TEST_CASE("Rounds add up") {
   Stats stats;
-  stats.add_round(4, 4, 0.25, 0.5);
-  stats.add_round(4, 1, 0.25, 0.5);
-  stats.add_round(0, 0, 0.0, 0.5);  // plain
-  stats.add_round(2, 0, 0.25, 0.5);
+  stats.add_round(4, 4, 4, 0.25, 0.5);
+  stats.add_round(4, 1, 1, 0.25, 0.5);
+  stats.add_round(0, 0, 0, 0.0, 0.5);  // plain
+  stats.add_round(2, 0, 0, 0.25, 0.5);
   CHECK(stats.num_rounds == 4);
   CHECK(stats.num_drafts == 3);
   CHECK(stats.num_draft_tokens == 10);
@@ -39,8 +39,30 @@ TEST_CASE("Rounds add up") {
 
 TEST_CASE("Positions that never stood count as zero") {
   Stats stats;
-  stats.add_round(3, 0, 0, 0);
+  stats.add_round(3, 0, 0, 0, 0);
   CHECK(stats.acceptance_rate_per_position() == std::vector<double>{0, 0, 0});
+}
+
+TEST_CASE("Conditional acceptance counts the rounds that came as far") {
+  Stats stats;
+  stats.add_round(3, 3, 3, 0, 0);
+  stats.add_round(3, 1, 1, 0, 0);
+  stats.add_round(3, 0, 0, 0, 0);
+  stats.add_round(1, 1, 1, 0, 0);  // position 1 was not drafted: it says nothing of it
+  CHECK(stats.reached_per_position == std::vector<int64_t>{4, 2, 1});
+  CHECK(stats.accepted_lengths == std::vector<int64_t>{1, 2, 0, 1});
+  CHECK(stats.conditional_acceptance_rate_per_position() == std::vector<double>{0.75, 0.5, 1.0});
+}
+
+TEST_CASE("What stood behind the end of a text was neither accepted nor refused") {
+  Stats stats;
+  stats.add_round(4, 3, 1, 0, 0, std::vector<float>{0.5f, 0.25f, 0.125f, 0.0625f});
+  CHECK(stats.num_accepted_tokens == 1);
+  CHECK(stats.accepted_lengths == std::vector<int64_t>{0, 1, 0, 0, 0});
+  CHECK(stats.reached_per_position == std::vector<int64_t>{1, 0, 0, 0});
+  CHECK(stats.expected_acceptance_per_position == std::vector<double>{0.5, 0, 0, 0});
+  stats.add_round(2, 0, 0, 0, 0, std::vector<float>{0.25f, 1.0f});
+  CHECK(stats.expected_acceptance_per_position == std::vector<double>{0.75, 0, 0, 0});
 }
 
 TEST_CASE("Tokens per second leave out the first token, which the prefill's time paid for") {
@@ -54,8 +76,8 @@ TEST_CASE("Tokens per second leave out the first token, which the prefill's time
 
 TEST_CASE("Statistics of several completions add up") {
   Stats a, b;
-  a.add_round(1, 1, 1, 2);
-  b.add_round(3, 2, 4, 8);
+  a.add_round(1, 1, 1, 1, 2);
+  b.add_round(3, 2, 2, 4, 8);
   a.num_tokens = 2;
   b.num_tokens = 3;
   a.num_prompt_tokens = b.num_prompt_tokens = 7;
@@ -68,6 +90,8 @@ TEST_CASE("Statistics of several completions add up") {
   CHECK(a.num_draft_tokens == 4);
   CHECK(a.num_accepted_tokens == 3);
   CHECK(a.accepted_per_position == std::vector<int64_t>{2, 1, 0});
+  CHECK(a.reached_per_position == std::vector<int64_t>{2, 1, 1});
+  CHECK(a.accepted_lengths == std::vector<int64_t>{0, 1, 1, 0});
   CHECK(a.num_tokens == 5);
   CHECK(a.num_prompt_tokens == 14);
   CHECK(a.prefill_seconds == 2);

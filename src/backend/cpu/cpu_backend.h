@@ -75,6 +75,8 @@ class CpuBackend final : public Backend {
   void gumbel_argmax(const RoundView& round, TensorView probs, int first, int32_t* ids,
                      Stream& stream) override;
   void accept(const RoundView& round, AcceptRule rule, int num_drafts, Stream& stream) override;
+  void expected_acceptance(const RoundView& round, int num_drafts, float* out,
+                           Stream& stream) override;
   void commit(const RoundView& round, Stream& stream) override;
   void log_probabilities(TensorView logits, const int32_t* ids, int top, float* logprobs,
                          int32_t* top_ids, float* top_logprobs, float* logsumexp,

@@ -147,6 +147,17 @@ void CudaBackend::accept(const RoundView& round, AcceptRule rule, int num_drafts
   check(kernels::accept(round_args(round), device_rule, num_drafts, launch(stream)), "accept");
 }
 
+void CudaBackend::expected_acceptance(const RoundView& round, int num_drafts, float* out,
+                                      Stream& stream) {
+  if (num_drafts < 0 || num_drafts > round.max_drafts) {
+    throw ShapeError("expected_acceptance: " + std::to_string(num_drafts) + " drafts, room for " +
+                     std::to_string(round.max_drafts));
+  }
+  if (num_drafts == 0) return;
+  check(kernels::expected_acceptance(round_args(round), num_drafts, out, launch(stream)),
+        "expected_acceptance");
+}
+
 void CudaBackend::commit(const RoundView& round, Stream& stream) {
   check(kernels::commit(round_args(round), launch(stream)), "commit");
 }
