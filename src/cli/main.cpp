@@ -23,8 +23,14 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error, int argc,
   if (argc < 2 || argv[1][0] == '-') return std::string(error.what()) + "; see 'tandem --help'";
   std::vector<std::string> names;
   for (const CLI::App* sub : app.get_subcommands({})) names.push_back(sub->get_name());
-  return "unknown command '" + std::string(argv[1]) + "'; the nearest known one is '" +
-         nearest(argv[1], names) + "', see 'tandem --help'";
+  const std::string unknown = "unknown command '" + std::string(argv[1]) + "'; ";
+  const std::string meant = nearest(argv[1], names);
+  if (resembles(argv[1], meant)) {
+    return unknown + "the nearest known one is '" + meant + "', see 'tandem --help'";
+  }
+  std::string known;
+  for (const std::string& name : names) known += (known.empty() ? "" : ", ") + name;
+  return unknown + "the known ones are " + known + ", see 'tandem --help'";
 }
 
 /// Runs a command and turns what it throws into one line and an exit code.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 namespace tandem {
@@ -49,16 +50,20 @@ size_t sequence_length(std::string_view text, size_t at) {
 }  // namespace
 
 std::string nearest(std::string_view word, std::span<const std::string> candidates) {
-  std::string best;
-  size_t best_distance = SIZE_MAX;
-  for (const std::string& candidate : candidates) {
-    const size_t distance = edit_distance(word, candidate);
-    if (distance < best_distance) {
-      best_distance = distance;
-      best = candidate;
-    }
-  }
-  return best;
+  const auto rank = [word](const std::string& candidate) {
+    const bool begun = !word.empty() && candidate.starts_with(word);
+    return std::pair(begun ? 0 : 1, edit_distance(word, candidate));
+  };
+  const auto best = std::min_element(
+      candidates.begin(), candidates.end(),
+      [&](const std::string& a, const std::string& b) { return rank(a) < rank(b); });
+  return best == candidates.end() ? std::string() : *best;
+}
+
+bool resembles(std::string_view word, std::string_view candidate) {
+  if (word.empty()) return false;
+  return candidate.starts_with(word) ||
+         2 * edit_distance(word, candidate) < std::max(word.size(), candidate.size());
 }
 
 std::optional<size_t> find_invalid_utf8(std::string_view text) {

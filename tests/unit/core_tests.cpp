@@ -81,11 +81,25 @@ TEST_CASE("devices are parsed and printed") {
   CHECK_THROWS_AS(parse_device_list("cpu:0,"), ConfigError);
 }
 
-TEST_CASE("the nearest word is found by edit distance") {
+TEST_CASE("a word resembles what it begins or nearly is") {
+  CHECK(resembles("gen", "generate"));
+  CHECK(resembles("genrate", "generate"));
+  CHECK(resembles("plane", "plan"));
+  CHECK_FALSE(resembles("gen", "plan"));
+  CHECK_FALSE(resembles("run", "plan"));
+  CHECK_FALSE(resembles("", "plan"));
+}
+
+TEST_CASE("the nearest word is found by beginning and edit distance") {
   const std::vector<std::string> words = {"temperature", "top_p", "top_k"};
   CHECK(nearest("temprature", words) == "temperature");
   CHECK(nearest("topp", words) == "top_p");
   CHECK(nearest("x", std::vector<std::string>{}).empty());
+  const std::vector<std::string> commands = {"plan", "devices", "generate", "generator"};
+  CHECK(nearest("gen", commands) == "generate");
+  CHECK(nearest("generator", commands) == "generator");
+  CHECK(nearest("genarate", commands) == "generate");
+  CHECK(nearest("", commands) == "plan");
 }
 
 TEST_CASE("invalid UTF-8 is found at its offset") {
