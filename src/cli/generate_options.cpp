@@ -4,6 +4,7 @@
 
 #include "cli/console.h"
 #include "core/text.h"
+#include "tandem/engine.h"
 #include "tandem/error.h"
 
 namespace tandem::cli {
@@ -35,20 +36,9 @@ std::optional<int> parse_draft_length(const std::string& text) {
 
 void GenerateOptions::add_to(CLI::App& sub) {
   const char* const kModels = "Models";
-  sub.add_option("--config", config, "Configuration file; the options below override it")
-      ->type_name("FILE")
-      ->group(kModels);
-  sub.add_option("--main", main_model, "Folder of the main model")
-      ->type_name("DIR")
-      ->group(kModels);
-  sub.add_option("--draft", draft_model, "Folder of the draft model; sets --method draft_model")
-      ->type_name("DIR")
-      ->group(kModels);
+  pair.add_to(sub, kModels);
   sub.add_option("--device", device, "Devices to use, such as cuda:0 or cpu")
       ->type_name("D[,D...]")
-      ->group(kModels);
-  sub.add_option("--max-model-len", max_model_len, "Context in tokens, prompt and output together")
-      ->type_name("N")
       ->group(kModels);
   sub.add_option("--threads", threads, "CPU threads; 0: every core")
       ->type_name("N")
@@ -136,29 +126,15 @@ void GenerateOptions::add_to(CLI::App& sub) {
 }
 
 Config GenerateOptions::make_config() const {
-  if (!config && !main_model) {
-    throw UsageError(
-        "no model is given; name a configuration with --config FILE or a model with --main DIR");
+  if (n < 1 || n > Request::kMaxCompletions) {
+    throw UsageError("n is " + std::to_string(n) + "; expected an integer from 1 to " +
+                     std::to_string(Request::kMaxCompletions));
   }
-  Config made;
-  if (config) {
-    made = Config::from_file(*config);
-    made.source += " with the options of the command line";
-  } else {
-    made.source = "command line";
-    if (!draft_model) made.speculation.method = "none";
-  }
-  override_with(main_model, made.main.model);
-  if (draft_model) {
-    if (!made.draft) made.draft.emplace();
-    made.draft->model = *draft_model;
-    made.speculation.method = "draft_model";
-  }
+  Config made = pair.read();
   if (device) {
     made.main.devices = *device;
     if (made.draft) made.draft->device = "auto";
   }
-  if (max_model_len) made.main.max_model_len = *max_model_len;
   made.cpu_threads = threads;
 
   override_with(method, made.speculation.method);

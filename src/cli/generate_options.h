@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/pair_options.h"
 #include "tandem/config.h"
 
 namespace tandem::cli {
@@ -12,9 +13,7 @@ namespace tandem::cli {
 /// What `tandem generate` was asked for. Empty options leave the configuration file's value, or its
 /// default.
 struct GenerateOptions {
-  std::optional<std::string> config;
-  std::optional<std::string> main_model;
-  std::optional<std::string> draft_model;
+  PairOptions pair;
   std::optional<std::string> prompt;
   std::optional<std::string> prompt_file;
 
@@ -37,7 +36,6 @@ struct GenerateOptions {
   std::optional<std::string> rejection_sample_method;
   bool allow_vocabulary_mismatch = false;
   std::optional<std::string> device;
-  std::optional<int> max_model_len;
   int threads = 0;
 
   bool baseline = false;

@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "cli/pair_options.h"
 #include "engine/pair_request.h"
 #include "plan/plan_table.h"
 #include "plan/planner.h"
@@ -15,36 +16,15 @@ namespace tandem::cli {
 namespace {
 
 struct PlanOptions {
-  std::string config;
-  std::string main;
-  std::string draft;
+  PairOptions pair;
   std::optional<std::string> devices;
   std::optional<std::string> split;
-  std::optional<int> max_model_len;
   bool json = false;
 };
 
 Config read_config(const PlanOptions& options) {
-  if (options.config.empty() && options.main.empty()) {
-    throw UsageError(
-        "no model is given; name a configuration with --config FILE or a model with --main DIR");
-  }
-  Config config;
-  if (!options.config.empty()) {
-    config = Config::from_file(options.config);
-    config.source += " with the options of the command line";
-  } else {
-    config.source = "command line";
-    if (options.draft.empty()) config.speculation.method = "none";
-  }
-  if (!options.main.empty()) config.main.model = options.main;
-  if (!options.draft.empty()) {
-    if (!config.draft) config.draft.emplace();
-    config.draft->model = options.draft;
-    config.speculation.method = "draft_model";
-  }
+  Config config = options.pair.read();
   if (options.split) config.main.split = *options.split;
-  if (options.max_model_len) config.main.max_model_len = options.max_model_len;
   config.validate();
   return config;
 }
@@ -77,17 +57,12 @@ void add_plan(CLI::App& app, Command& command) {
       "plan",
       "Say what a pair would take of each device, the largest context and the speed-up to expect;\n"
       "loads nothing, needs no more than the models' config.json");
-  sub->add_option("--config", options->config, "Configuration file")->type_name("FILE");
-  sub->add_option("--main", options->main, "Main model's folder")->type_name("DIR");
-  sub->add_option("--draft", options->draft, "Draft model's folder")->type_name("DIR");
+  options->pair.add_to(*sub, "Models");
   sub->add_option(
          "--devices", options->devices,
          "Plan for these devices instead of this machine's: sizes of GPUs, or simulated devices")
       ->type_name("SIZE,SIZE…");
   sub->add_option("--split", options->split, "auto, layer or tensor")->type_name("S");
-  sub->add_option("--max-model-len", options->max_model_len,
-                  "Context in tokens instead of the largest that fits")
-      ->type_name("N");
   sub->add_flag("--json", options->json, "Print the plan as one object");
   sub->footer(
       "Examples:\n"
