@@ -174,12 +174,6 @@ SafetensorsEntry read_entry(const Json& json, uint64_t data_start, uint64_t file
   if (type == kElementTypes.end()) return entry;  // refused only if somebody asks for its elements
   entry.dtype = type->dtype;
   check_size(entry, type->bits, file, tensor);
-  if (entry.dtype && entry.begin % size_of(*entry.dtype) != 0) {
-    fail_tensor(
-        file, tensor,
-        "does not start at a multiple of its element size; save the file again with a current "
-        "version of safetensors");
-  }
   return entry;
 }
 

@@ -27,8 +27,8 @@ using SafetensorsHeader = std::map<std::string, SafetensorsEntry, std::less<>>;
 
 /// Reads and checks the header of a safetensors file: eight bytes of little-endian header length, a
 /// JSON object of tensors, then the elements. The file's bytes must be covered by the tensors
-/// exactly once, every tensor must have the bytes its shape and type need, and the elements of
-/// readable types must be aligned.
+/// exactly once, and every tensor must have the bytes its shape and type need. Not every writer
+/// pads the header, so a tensor may begin at any byte.
 /// @param file the whole file; only its header is touched
 /// @param name what messages call it
 /// @throws ModelError of one line

@@ -66,7 +66,7 @@ class SafetensorsSource final : public WeightSource {
     const Location& at = find(name);
     const bool vector = described.shape.rank() == 1;
     HostMatrix matrix;
-    matrix.data = files_[at.file].map.bytes().data() + at.entry->begin;
+    matrix.data = elements(at, size_of(described.dtype), name);
     matrix.dtype = described.dtype;
     matrix.rows = vector ? 1 : described.shape[0];
     matrix.cols = vector ? described.shape[0] : described.shape[1];
@@ -76,6 +76,7 @@ class SafetensorsSource final : public WeightSource {
 
   void done_with(std::string_view tensor) override {
     const Location& at = find(tensor);
+    if (const auto copy = aligned_.find(tensor); copy != aligned_.end()) aligned_.erase(copy);
     files_[at.file].map.discard(at.entry->begin, at.entry->end - at.entry->begin);
   }
 
@@ -88,6 +89,19 @@ class SafetensorsSource final : public WeightSource {
     size_t file = 0;
     const SafetensorsEntry* entry = nullptr;  ///< in the file's header, whose nodes do not move
   };
+
+  /// Where the elements can be read as numbers: in the mapped file, or in a copy of a tensor that
+  /// begins between two multiples of its element size, as behind a header that was not padded.
+  const std::byte* elements(const Location& at, size_t element_size, std::string_view name) {
+    const std::span<const std::byte> bytes =
+        files_[at.file].map.bytes().subspan(at.entry->begin, at.entry->end - at.entry->begin);
+    if (at.entry->begin % element_size == 0) return bytes.data();
+    auto copy = aligned_.find(name);
+    if (copy == aligned_.end()) {
+      copy = aligned_.emplace(name, std::vector<std::byte>(bytes.begin(), bytes.end())).first;
+    }
+    return copy->second.data();
+  }
 
   size_t open(const std::filesystem::path& path) {
     File file{MappedFile(path), {}};
@@ -138,6 +152,7 @@ class SafetensorsSource final : public WeightSource {
   std::filesystem::path folder_;
   std::vector<File> files_;
   std::map<std::string, Location, std::less<>> tensors_;
+  std::map<std::string, std::vector<std::byte>, std::less<>> aligned_;  ///< until `done_with`
 };
 
 }  // namespace
