@@ -1,15 +1,14 @@
 #include "backend/cpu/cpu_memory.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <limits>
 #include <new>
 #include <string>
 
+#include "backend/cpu/host_memory.h"
 #include "core/size.h"
 #include "tandem/error.h"
 
@@ -19,32 +18,10 @@ namespace {
 constexpr size_t kHugePage = 2 * kMiB;
 constexpr size_t kHugePageFrom = 4 * kMiB;  // smaller blocks would waste more than they gain
 
-/// The number in a control-group file; no limit when it is absent or says "max".
-uint64_t read_limit(const char* path) {
-  std::ifstream file(path);
-  uint64_t bytes = 0;
-  return file >> bytes ? bytes : std::numeric_limits<uint64_t>::max();
-}
-
 }  // namespace
 
-uint64_t physical_memory_bytes() {
-  const uint64_t machine =
-      static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  return std::min(machine, read_limit("/sys/fs/cgroup/memory.max"));
-}
-
-uint64_t available_memory_bytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string name;
-  uint64_t kib = 0;
-  std::string unit;
-  while (file >> name >> kib) {
-    std::getline(file, unit);
-    if (name == "MemAvailable:") return std::min(kib * kKiB, physical_memory_bytes());
-  }
-  return physical_memory_bytes();
-}
+uint64_t physical_memory_bytes() { return read_host_memory().capacity_bytes; }
+uint64_t available_memory_bytes() { return read_host_memory().available_bytes; }
 
 void* allocate_aligned(size_t bytes) {
   const size_t alignment = bytes >= kHugePageFrom ? kHugePage : kDeviceAlignment;

@@ -29,7 +29,7 @@ class CpuMemory final : public MemoryResource {
   std::atomic<uint64_t> allocated_{0};
 };
 
-/// Bytes of memory that the machine has, and that it could give without swapping.
+/// Bytes of memory that this process may have, and could get without swapping (see HostMemory).
 uint64_t physical_memory_bytes();
 uint64_t available_memory_bytes();
 
