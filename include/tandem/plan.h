@@ -18,8 +18,8 @@ enum class MemoryPurpose : uint8_t {
   kWorkspaces,    ///< of libraries
   kCommunicator,  ///< buffers that devices exchange data through
   kGraphs,        ///< captured work
-  kContext,       ///< what a device takes before anything is put on it
-  kInUse,         ///< taken by others before the plan was made
+  kContext,       ///< what a device's driver takes for this process after the plan was made
+  kInUse,         ///< taken before the plan was made, by others or by this process's context
   kBeyondLimit,   ///< free, but the configured limit forbids it
 };
 

@@ -154,6 +154,9 @@ struct DeviceInfo {
   std::string name;
   uint64_t capacity_bytes = 0;
   uint64_t free_bytes = 0;
+  /// Whether this process has a driver context there, so that what the context took is missing from
+  /// `free_bytes` already. Asking a GPU for its free bytes makes one.
+  bool has_context = false;
 };
 std::vector<DeviceInfo> list_devices();
 

@@ -157,6 +157,7 @@ std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config:
       if (host) device.pool = kHostPool;
       device.capacity_bytes = info->capacity_bytes / parts;
       device.free_bytes = std::min(info->free_bytes, info->capacity_bytes) / parts;
+      device.has_context = info->has_context;
     }
     const bool simulated = spec.id.kind == DeviceKind::kCpu && spec.capacity_bytes.has_value();
     const uint64_t by_default = simulated ? 0 : Config::Memory::kDefaultReserveBytes;

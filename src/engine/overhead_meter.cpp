@@ -20,7 +20,6 @@ MeasuredOverheads measured_overheads(const DeviceReading& before, const DeviceRe
                                      const DeviceReading& warm) {
   MeasuredOverheads measured;
   measured.context_bytes = taken_by_driver(before, loaded);
-  if (measured.context_bytes == uint64_t{0}) measured.context_bytes.reset();
   measured.workspaces_bytes = warm.allocated_bytes - loaded.allocated_bytes;
   measured.graphs_bytes = taken_by_driver(loaded, warm);
   return measured;

@@ -19,8 +19,8 @@ DeviceReading read_device(const MemoryResource& memory);
 /// Memory that a load took on a device besides its arenas, in bytes.
 struct MeasuredOverheads {
   /// Taken by the driver while the pair was loaded: what the context grew by since the free bytes
-  /// were looked at, which is what a plan has to leave. None when it cannot be told, because others
-  /// gave memory back meanwhile or the context was there already.
+  /// were looked at, which is what a plan has to leave. The context itself was there by then, among
+  /// the bytes in use. None when it cannot be told, because others gave memory back meanwhile.
   std::optional<uint64_t> context_bytes;
   uint64_t workspaces_bytes = 0;         ///< handed out by the backend in the first rounds
   std::optional<uint64_t> graphs_bytes;  ///< taken by the driver in the first rounds

@@ -3,14 +3,15 @@
 namespace tandem {
 
 Overheads expected_overheads(DeviceKind kind, const std::string& hardware, int ranks,
-                             const OverheadHistory& history) {
+                             const OverheadHistory& history, bool has_context) {
   if (kind == DeviceKind::kCpu) return {};
   const auto measured = [&](MemoryPurpose purpose, int devices, uint64_t assumed) {
     return history.find({hardware, purpose, devices}).value_or(assumed);
   };
   Overheads overheads;
   overheads.context_bytes =
-      measured(MemoryPurpose::kContext, 1, kAssumedCudaOverheads.context_bytes);
+      measured(MemoryPurpose::kContext, 1,
+               has_context ? kAssumedContextGrowthBytes : kAssumedCudaOverheads.context_bytes);
   overheads.workspaces_bytes =
       measured(MemoryPurpose::kWorkspaces, 1, kAssumedCudaOverheads.workspaces_bytes);
   overheads.graphs_bytes = measured(MemoryPurpose::kGraphs, 1, kAssumedCudaOverheads.graphs_bytes);

@@ -11,7 +11,7 @@ namespace tandem {
 
 /// Memory on one device that no formula gives.
 struct Overheads {
-  uint64_t context_bytes = 0;       ///< once per process
+  uint64_t context_bytes = 0;       ///< once per process; what it still grows by where there is one
   uint64_t workspaces_bytes = 0;    ///< per model
   uint64_t communicator_bytes = 0;  ///< of a model that several devices share
   uint64_t graphs_bytes = 0;        ///< per model
@@ -26,9 +26,15 @@ inline constexpr Overheads kAssumedCudaOverheads{
     .graphs_bytes = 64 * kMiB,
 };
 
+/// Assumed for a context that is there already: kernels and their stacks are loaded when they are
+/// first used.
+inline constexpr uint64_t kAssumedContextGrowthBytes = 128 * kMiB;
+
 /// What to plan for on a device, for a model that `ranks` devices share: measured, or else assumed.
 /// The CPU backend runs without any of these; its communicator exchanges pointers.
+/// @param has_context the device's free bytes were read with this process's context on it, which is
+///        therefore counted as in use; only what it grows by is still to come
 Overheads expected_overheads(DeviceKind kind, const std::string& hardware, int ranks,
-                             const OverheadHistory& history);
+                             const OverheadHistory& history, bool has_context = false);
 
 }  // namespace tandem

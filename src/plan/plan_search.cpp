@@ -73,7 +73,7 @@ void PlanSearch::add_ways(int ranks) {
 
 Overheads PlanSearch::overheads(size_t device, int ranks) const {
   const PlanDevice& entry = request_.devices[device];
-  return expected_overheads(entry.id.kind, entry.hardware, ranks, history_);
+  return expected_overheads(entry.id.kind, entry.hardware, ranks, history_, entry.has_context);
 }
 
 const PlanSearch::Costs& PlanSearch::costs(const Way& way) {

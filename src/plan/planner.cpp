@@ -45,7 +45,8 @@ DevicePlan describe_device(const PlanRequest& request, const Plan& plan, size_t 
   const auto holds = [&](const PlacedModel& model) {
     return std::find(model.devices.begin(), model.devices.end(), index) != model.devices.end();
   };
-  const Overheads alone = expected_overheads(device.id.kind, device.hardware, 1, history);
+  const Overheads alone =
+      expected_overheads(device.id.kind, device.hardware, 1, history, device.has_context);
 
   DevicePlan described;
   described.name = to_string(device.id);

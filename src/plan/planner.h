@@ -22,6 +22,7 @@ struct PlanDevice {
   uint64_t reserve_bytes = 0;           ///< of the free bytes, left alone
   std::optional<uint64_t> limit_bytes;  ///< tandem takes at most this much
   std::string pool;                     ///< see DeviceMemory::pool
+  bool has_context = false;             ///< see DeviceInfo::has_context
 };
 
 enum class SplitChoice : uint8_t { kAuto, kLayer, kTensor };

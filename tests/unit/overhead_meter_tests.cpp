@@ -40,14 +40,18 @@ PlannedModel model_of(const char* role) {
   return model;
 }
 
-Plan plan_with(const OverheadHistory& history) {
+/// @param has_context the free bytes were read with a context of this process on the device
+Plan plan_with(const OverheadHistory& history, bool has_context = false,
+               uint64_t free_bytes = 8 * kGiB) {
   PlanRequest request;
   request.main = model_of("main");
   request.draft = model_of("draft");
   PlanDevice device;
   device.id = {DeviceKind::kCuda, 0};
   device.hardware = kHardware;
-  device.capacity_bytes = device.free_bytes = 8 * kGiB;
+  device.capacity_bytes = 8 * kGiB;
+  device.free_bytes = free_bytes;
+  device.has_context = has_context;
   request.devices = {device};
   request.main_devices = {0};
   return make_plan(request, history);
@@ -105,10 +109,52 @@ TEST_CASE("What cannot be told is not recorded") {
     CHECK(history.find({kHardware, MemoryPurpose::kContext, 1}) == uint64_t{10});
     CHECK_FALSE(history.find({kHardware, MemoryPurpose::kGraphs, 1}));
   }
-  SECTION("the context was there already") {
+  SECTION("the context took nothing more: that can be told") {
     record_overheads(history, kHardware, 1, measured_overheads(before, loaded, warm));
-    CHECK_FALSE(history.find({kHardware, MemoryPurpose::kContext, 1}));
+    CHECK(history.find({kHardware, MemoryPurpose::kContext, 1}) == uint64_t{0});
   }
+}
+
+TEST_CASE("A context that is there already is counted once") {
+  constexpr uint64_t kTaken = 527 * kMiB, kGrowth = 6 * kMiB;
+  OverheadHistory history;
+  DriverMemory memory;
+  memory.driver = kTaken;  // listing the devices made the context
+  const auto plan = [&] {
+    return plan_with(history, /*has_context=*/true, memory.free_bytes()).memory.devices.front();
+  };
+  const auto bytes_of = [](const DevicePlan& device, MemoryPurpose purpose) {
+    uint64_t sum = 0;
+    for (const MemoryRow& row : device.rows) sum += row.purpose == purpose ? row.bytes : 0;
+    return sum;
+  };
+
+  const DevicePlan first = plan();
+  CHECK(bytes_of(first, MemoryPurpose::kInUse) == kTaken);
+  CHECK(bytes_of(first, MemoryPurpose::kContext) == kAssumedContextGrowthBytes);
+
+  const DeviceReading before = read_device(memory);
+  memory.allocated += kGiB;
+  memory.driver += kGrowth;
+  const DeviceReading loaded = read_device(memory);
+  record_overheads(history, kHardware, 2, measured_overheads(before, loaded, loaded));
+  memory.allocated = 0;  // the next process
+  memory.driver = kTaken;
+  const DevicePlan second = plan();
+  CHECK(bytes_of(second, MemoryPurpose::kInUse) == kTaken);
+  CHECK(bytes_of(second, MemoryPurpose::kContext) == kGrowth);
+  // What the driver holds in the end is planned to the byte.
+  CHECK(bytes_of(second, MemoryPurpose::kInUse) + bytes_of(second, MemoryPurpose::kContext) ==
+        kTaken + kGrowth);
+  for (const DevicePlan& device : {first, second}) {
+    uint64_t sum = device.reserve_bytes + device.free_bytes;
+    for (const MemoryRow& row : device.rows) sum += row.bytes;
+    CHECK(sum == device.capacity_bytes);
+  }
+
+  // A device that nobody has looked at, as one planned by its size, still needs the whole context.
+  const DevicePlan elsewhere = plan_with(OverheadHistory()).memory.devices.front();
+  CHECK(bytes_of(elsewhere, MemoryPurpose::kContext) == kAssumedCudaOverheads.context_bytes);
 }
 
 TEST_CASE("A model's part of what was measured for several is rounded up") {

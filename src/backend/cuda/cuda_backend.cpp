@@ -141,7 +141,8 @@ std::vector<DeviceInfo> list_cuda_devices() {
     devices.push_back({.id = id,
                        .name = properties.name,
                        .capacity_bytes = properties.totalGlobalMem,
-                       .free_bytes = CudaMemory(id).free_bytes()});
+                       .free_bytes = CudaMemory(id).free_bytes(),
+                       .has_context = true});
   }
   return devices;
 }
