@@ -20,11 +20,17 @@ uint64_t hash_of(std::span<const int32_t> tokens) {
   return hash ^ (hash >> 33);
 }
 
+uint64_t slots_for(int max_tokens) {
+  return std::bit_ceil(kSlotsPerToken * static_cast<uint64_t>(std::max(max_tokens, 1)));
+}
+
+/// The last round may commit a few tokens behind the context's end.
+int tokens_for(int max_positions) { return max_positions + kMaxSpeculativeTokens + 1; }
+
 }  // namespace
 
 NgramIndex::NgramIndex(int n, int max_tokens)
-    : n_(static_cast<size_t>(n)),
-      ends_(std::bit_ceil(kSlotsPerToken * static_cast<uint64_t>(std::max(max_tokens, 1))), -1) {}
+    : n_(static_cast<size_t>(n)), ends_(slots_for(max_tokens), -1) {}
 
 void NgramIndex::clear() { std::fill(ends_.begin(), ends_.end(), -1); }
 
@@ -50,11 +56,22 @@ NgramDrafter::NgramDrafter(Backend& backend, int lookup_min, int lookup_max, int
     throw UsageError("prompt lookup needs 1 <= prompt_lookup_min <= prompt_lookup_max, not " +
                      std::to_string(lookup_min) + " and " + std::to_string(lookup_max));
   }
-  // The last round may commit a few tokens behind the context's end.
-  const int max_tokens = max_positions + kMaxSpeculativeTokens + 1;
+  const int max_tokens = tokens_for(max_positions);
   for (int n = lookup_max; n >= lookup_min; --n) indexes_.emplace_back(n, max_tokens);
   text_.reserve(static_cast<size_t>(max_tokens));
   proposal_.reserve(kMaxSpeculativeTokens);
+}
+
+uint64_t NgramDrafter::host_bytes(int lookup_min, int lookup_max, int max_positions) {
+  const auto tokens = static_cast<uint64_t>(tokens_for(max_positions));
+  const auto sizes = static_cast<uint64_t>(lookup_max - lookup_min + 1);
+  return (sizes * slots_for(tokens_for(max_positions)) + tokens) * sizeof(int32_t);
+}
+
+uint64_t NgramDrafter::host_bytes() const {
+  uint64_t bytes = text_.capacity() * sizeof(int32_t);
+  for (const NgramIndex& index : indexes_) bytes += index.bytes();
+  return bytes;
 }
 
 void NgramDrafter::start(std::span<const int32_t> prompt, const DecodeRule& rule, Stream&) {

@@ -14,6 +14,8 @@ class NgramIndex {
  public:
   /// @param max_tokens the longest text that will be held
   NgramIndex(int n, int max_tokens);
+  /// Of the host's memory, whatever the text: at most 16 a token.
+  uint64_t bytes() const { return ends_.capacity() * sizeof(int32_t); }
 
   void clear();
   /// Takes in the n-gram that ends with text.back(). Returns where the same n-gram ended before
@@ -31,6 +33,11 @@ class NgramIndex {
 /// on into what is proposed. Works on the host; proposals are certain (q is one-hot).
 class NgramDrafter final : public Drafter {
  public:
+  /// Host memory of such a drafter, fixed when it is made: for each size n at most 16 bytes a
+  /// position of the context, and 4 for the text.
+  static uint64_t host_bytes(int lookup_min, int lookup_max, int max_positions);
+  uint64_t host_bytes() const;
+
   /// @param max_positions of the main model
   /// @throws UsageError unless 1 <= lookup_min <= lookup_max
   NgramDrafter(Backend& backend, int lookup_min, int lookup_max, int max_positions);

@@ -67,6 +67,23 @@ TEST_CASE("n-gram drafts continue the most recent longest match", "[ngram]") {
   CHECK(ngram.propose(5) == Tokens{7, 7, 7, 7, 7});  // the repetition goes on
 }
 
+TEST_CASE("the n-gram drafter's host memory is fixed and bounded", "[ngram]") {
+  constexpr int kLookupMin = 2, kLookupMax = 4, kSizes = 3, kPositions = 1000;
+  const auto backend = make_backend(DeviceSpec{}, 1);
+  NgramDrafter drafter(*backend, kLookupMin, kLookupMax, kPositions);
+  const uint64_t expected = NgramDrafter::host_bytes(kLookupMin, kLookupMax, kPositions);
+  CHECK(drafter.host_bytes() == expected);
+  for (int token = 0; token < kPositions; ++token) drafter.observe(Tokens{token});
+  CHECK(drafter.host_bytes() == expected);
+  for (const int positions : {1, 1000, 2048, 8192, 131072}) {
+    CAPTURE(positions);
+    const auto rows = static_cast<uint64_t>(positions + kMaxSpeculativeTokens + 1);
+    const uint64_t bytes = NgramDrafter::host_bytes(kLookupMin, kLookupMax, positions);
+    CHECK(bytes <= (16 * kSizes + 4) * rows);
+    CHECK(bytes >= (8 * kSizes + 4) * rows);
+  }
+}
+
 TEST_CASE("the n-gram index agrees with a plain search", "[ngram]") {
   const int lookup_min = GENERATE(1, 2, 3);
   const int lookup_max = lookup_min + GENERATE(0, 2);
