@@ -105,6 +105,16 @@ struct EngineInfo {
   std::vector<std::string> warnings;
 };
 
+/// What an engine did so far, and what it holds.
+struct EngineStats {
+  int64_t num_completions = 0;  ///< ended, cancelled ones included; not those that failed
+  Stats total;                  ///< of these completions
+  /// Each row of the plan beside what was allocated for it; for what only measurement gives
+  /// (context, workspaces, graphs of a GPU) what was measured in the load and its first rounds; 0
+  /// where it cannot be told, because other processes gave memory back meanwhile.
+  std::vector<MemoryUse> memory;
+};
+
 /// What a program may want to know or decide while an engine is made.
 struct EngineOptions {
   /// Called while weights are loaded: "draft" or "main", bytes on the device so far and in all.
@@ -121,9 +131,9 @@ struct EngineOptions {
 
 /// A draft/main pair, loaded and ready.
 ///
-/// Thread safety: `submit`, `generate`, `tokenize`, `detokenize` and `info` may be called from any
-/// thread at the same time. Requests run one after the other in the order of submission. The
-/// destructor cancels what is running and waits.
+/// Thread safety: `submit`, `generate`, `tokenize`, `detokenize`, `info` and `stats` may be called
+/// from any thread at the same time. Requests run one after the other in the order of submission.
+/// The destructor cancels what is running and waits.
 class Engine {
  public:
   /// Plans all memory, reserves it, then loads the draft model and the main model into it.
@@ -158,10 +168,8 @@ class Engine {
   const EngineInfo& info() const;
   /// What was planned before the load.
   const MemoryPlan& memory_plan() const;
-  /// Each row of the plan beside what was allocated for it; for what only measurement gives
-  /// (context, workspaces, graphs of a GPU) what was measured in the load and its first rounds; 0
-  /// where it cannot be told, as for a context that another engine of this process made.
-  const std::vector<MemoryUse>& memory() const;
+  /// A copy, up to the last completion that ended.
+  EngineStats stats() const;
 
  private:
   class Impl;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -29,7 +30,7 @@ class Generation {
     request_.prompt = options_.read_prompt();
     request_.params = config.sampling;
     request_.n = options_.n;
-    open_output();
+    check_output();
     load(config);
     if (options_.baseline) decode_plainly();
     const std::vector<Completion> completions = decode();
@@ -39,14 +40,17 @@ class Generation {
   }
 
  private:
-  /// Before anything slow: a file that cannot be written should not cost a load.
-  void open_output() {
+  /// Before anything slow: a file that cannot be written should not cost a load. What it holds
+  /// stays there until there is something to write.
+  void check_output() const {
     if (!options_.output) return;
-    file_.open(*options_.output, std::ios::binary | std::ios::trunc);
-    if (!file_) {
+    std::error_code ignored;
+    const bool existed = std::filesystem::exists(*options_.output, ignored);
+    if (!std::ofstream(*options_.output, std::ios::binary | std::ios::app)) {
       throw UsageError(*options_.output +
                        ": cannot be written; does the folder exist, and may you write there?");
     }
+    if (!existed) std::filesystem::remove(*options_.output, ignored);
   }
 
   void load(const Config& config) {
@@ -96,19 +100,23 @@ class Generation {
   std::vector<Completion> decode() {
     if (interrupted_) throw Error("interrupted before the pair began to generate");
     Request request = request_;
-    TextPrinter printer(out(), options_.color && !options_.output && stdout_is_terminal(),
-                        request.n);
-    if (!options_.json) request.on_text = [&](const TextPiece& piece) { printer.print(piece); };
+    std::optional<TextPrinter> printer;
+    const auto text = [&]() -> TextPrinter& {
+      if (printer) return *printer;
+      const bool color = options_.color && !options_.output && stdout_is_terminal();
+      return printer.emplace(out(), color, request_.n);
+    };
+    if (!options_.json) request.on_text = [&](const TextPiece& piece) { text().print(piece); };
     std::vector<Completion> completions = wait_for(std::move(request));
-    if (!options_.json) printer.finish(!options_.output && stdout_is_terminal());
+    if (!options_.json) text().finish(!options_.output && stdout_is_terminal());
     return completions;
   }
 
   void report(const Config& config, const std::vector<Completion>& completions) {
     if (options_.json) {
+      const std::vector<MemoryUse> memory = engine_->stats().memory;
       for (const Completion& completion : completions) {
-        out() << completion_json(completion, engine_->memory(), request_.params.logprobs >= 0,
-                                 comparison_)
+        out() << completion_json(completion, memory, request_.params.logprobs >= 0, comparison_)
               << "\n";
       }
     } else {
@@ -121,7 +129,11 @@ class Generation {
       throw Error((options_.output ? *options_.output : "standard output") + ": writing failed");
   }
 
-  std::ostream& out() { return options_.output ? static_cast<std::ostream&>(file_) : std::cout; }
+  std::ostream& out() {
+    if (!options_.output) return std::cout;
+    if (!file_.is_open()) file_.open(*options_.output, std::ios::binary | std::ios::trunc);
+    return file_;
+  }
 
   const GenerateOptions& options_;
   Request request_;

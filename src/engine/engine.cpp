@@ -86,6 +86,7 @@ class Engine::Impl {
   Impl(Config config, const EngineOptions& options)
       : config_(std::move(config)),
         pair_(load_pair(config_, options)),
+        stats_{0, {}, pair_.memory},
         worker_([this] { work(); }) {}
 
   ~Impl() {
@@ -124,7 +125,10 @@ class Engine::Impl {
   const Config& config() const { return config_; }
   const EngineInfo& info() const { return pair_.info; }
   const MemoryPlan& memory_plan() const { return pair_.plan; }
-  const std::vector<MemoryUse>& memory() const { return pair_.memory; }
+  EngineStats stats() const {
+    const std::lock_guard lock(mutex_);
+    return stats_;
+  }
 
  private:
   void check_parameters(const Request& request) const {
@@ -197,6 +201,9 @@ class Engine::Impl {
     // A cancelled request ends with the completions it had begun, and at least one.
     for (int i = 0; i < state.request.n && (i == 0 || !state.cancelled); ++i) {
       completions.push_back(complete(state, i, prefilled));
+      const std::lock_guard lock(mutex_);
+      ++stats_.num_completions;
+      stats_.total += completions.back().stats;
     }
     return completions;
   }
@@ -232,8 +239,9 @@ class Engine::Impl {
   }
 
   const Config config_;
-  LoadedPair pair_;  ///< the decoder is the worker's; the rest is not changed after loading
-  std::mutex mutex_;
+  LoadedPair pair_;    ///< the decoder is the worker's; the rest is not changed after loading
+  EngineStats stats_;  ///< behind the mutex
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::shared_ptr<RequestHandle::State>> queue_;
   std::shared_ptr<RequestHandle::State> running_;
@@ -281,6 +289,6 @@ std::string Engine::detokenize(std::span<const int32_t> ids) const {
 const Config& Engine::config() const { return impl_->config(); }
 const EngineInfo& Engine::info() const { return impl_->info(); }
 const MemoryPlan& Engine::memory_plan() const { return impl_->memory_plan(); }
-const std::vector<MemoryUse>& Engine::memory() const { return impl_->memory(); }
+EngineStats Engine::stats() const { return impl_->stats(); }
 
 }  // namespace tandem

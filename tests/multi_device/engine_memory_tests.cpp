@@ -59,14 +59,20 @@ TEST_CASE("an engine takes what it planned, and says so") {
       uint64_t planned = 0;
       for (const DevicePlan& device : plan.devices) planned += device.bytes_of("");
       uint64_t actual = 0;
-      for (const MemoryUse& use : engine->memory()) {
+      const std::vector<MemoryUse> memory = engine->stats().memory;
+      REQUIRE_FALSE(memory.empty());
+      for (const MemoryUse& use : memory) {
         CAPTURE(use.device, use.model, name_of(use.purpose));
         CHECK(use.planned_bytes == use.actual_bytes);
         actual += use.actual_bytes;
       }
       CHECK(actual == planned);
+      CHECK(engine->stats().num_completions == 0);
       CHECK(greedy(*engine) == expected);
       CHECK(greedy(*engine, 0) == expected);
+      const EngineStats stats = engine->stats();
+      CHECK(stats.num_completions == 2);
+      CHECK(stats.total.num_tokens == 2 * kTokens);
     }
   }
 }
