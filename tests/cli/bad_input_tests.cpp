@@ -228,6 +228,28 @@ TEST_CASE("Output that cannot be written is refused before anything is loaded") 
              ContainsText("cannot be written"));
   CHECK_THAT(refusal_of_demo({"--prompt", "x", "--output", folder.path().string()}),
              ContainsText("cannot be written"));
+  // Nobody, root included, may make a file there.
+  CHECK_THAT(refusal_of_demo({"--prompt", "x", "--output", "/proc/text"}),
+             ContainsText("cannot be written"));
+  const std::string kept = (folder.path() / "kept").string();
+  std::ofstream(kept) << "what was there";
+  const std::string fresh = (folder.path() / "fresh").string();
+  for (const std::string& file : {kept, fresh}) {
+    CHECK_THAT(refusal_of_demo({"--prompt", "x", "--output", file, "--n", "0"}),
+               ContainsText("n is 0"));
+    CHECK_THAT(refusal_of_demo({"--prompt", "one two three four five six", "--output", file,
+                                "--max-model-len", "4"}),
+               ContainsText("the context 4"));
+  }
+  std::string text;
+  std::getline(std::ifstream(kept), text);
+  CHECK(text == "what was there");
+  CHECK_FALSE(fs::exists(fresh));
+  CHECK(run_tandem(generate_demo({"--prompt", "x", "--max-tokens", "1", "--output", kept}))
+            .exit_code == 0);
+  text.clear();
+  std::getline(std::ifstream(kept), text);
+  CHECK(text.find("what was") == std::string::npos);
   const ProcessResult full =
       run_tandem(generate_demo({"--prompt", "x", "--max-tokens", "2", "--output", "/dev/full"}));
   CHECK(full.exit_code == 1);
@@ -237,6 +259,9 @@ TEST_CASE("Output that cannot be written is refused before anything is loaded") 
 TEST_CASE("Command lines with mistakes") {
   CHECK_THAT(refusal({}), ContainsText("tandem --help"));
   CHECK_THAT(refusal({"generat"}), ContainsText("'generate'"));
+  CHECK_THAT(refusal({"gen"}), ContainsText("the nearest known one is 'generate'"));
+  CHECK_THAT(refusal({"run"}),
+             ContainsText("the known ones are ") && ContainsText("plan, devices"));
   CHECK_THAT(refusal({"generate", "--foo"}),
              ContainsText("--foo") && ContainsText("tandem generate --help"));
   CHECK_THAT(refusal({"generate"}), ContainsText("no model is given"));
