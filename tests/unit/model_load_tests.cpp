@@ -7,20 +7,13 @@
 #include "model/model_loader.h"
 #include "support/catch.h"
 #include "support/safetensors_builder.h"
+#include "support/sanitized.h"
 #include "support/temporary_folder.h"
 
 namespace tandem {
 namespace {
 
 using Json = nlohmann::json;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-constexpr bool kSanitized = false;
-#endif
 
 /// A line of /proc/self/status in bytes: "VmRSS" now, "VmHWM" at most so far.
 uint64_t status_bytes(const std::string& key) {
@@ -73,7 +66,7 @@ uint64_t write_model(const std::filesystem::path& folder, int layers, int hidden
 }
 
 TEST_CASE("Loading needs little more memory than the model itself") {
-  if (kSanitized) return;  // shadow memory would be measured too
+  if (test::kSanitized) return;  // shadow memory would be measured too
   constexpr int kLayers = 16, kHidden = 512, kMlp = 2048, kVocab = 4096;
   const testing::TemporaryFolder folder;
   const uint64_t tensors = write_model(folder.path(), kLayers, kHidden, kMlp, kVocab);
