@@ -1,5 +1,4 @@
-#include <cuda_fp8.h>
-
+#include "quantization.h"
 #include "weight_formats.cuh"
 
 namespace tandem::kernels {
@@ -10,10 +9,9 @@ namespace {
 // Work: a warp takes 128 inputs of one panel; lane (g, t) reads 8 consecutive inputs of row g at a
 // time.
 
-constexpr float kLargestFp8 = 448.0f;
-constexpr float kLargestInt4 = 7.0f;
 constexpr int kPackWarps = 8;
-constexpr int kPairInputs = 2 * kBlockInputs;  // the group of a 4-bit scale
+constexpr int kPairInputs = 2 * kBlockInputs;
+static_assert(kPairInputs == kInt4Group);
 
 __device__ float load_element(const PackArgs& args, int64_t row, int64_t col) {
   if (row >= args.rows || col >= args.cols) return 0.0f;
@@ -42,7 +40,7 @@ __device__ Place place_of(const PackArgs& args, int64_t row) {
   return {global / kHalf, static_cast<int>(global % kHalf) + args.paired_half * kHalf};
 }
 
-/// Scale of every output: its largest magnitude is the format's largest number.
+/// The scale of every output (quantization.h).
 __global__ void fp8_scales_kernel(const PackArgs args) {
   const int64_t row = blockIdx.x;
   float largest = 0;
@@ -52,8 +50,7 @@ __global__ void fp8_scales_kernel(const PackArgs args) {
   largest = warp_max(largest);
   if (threadIdx.x == 0) {
     const Place place = place_of(args, row);
-    args.scales[place.panel * kPanelOutputs + place.output] =
-        largest > 0 ? largest / kLargestFp8 : 1.0f;
+    args.scales[place.panel * kPanelOutputs + place.output] = fp8_scale(largest);
   }
 }
 
@@ -77,16 +74,16 @@ __device__ void pack_eight(const PackArgs& args, int64_t first, int64_t pair, in
     }
   }
   float inverse = 1;
-  __nv_bfloat16 int4_scale_value = __float2bfloat16_rn(0.0f);
+  uint16_t int4_scale_bits = 0;
   if constexpr (kFormat == Packed::kInt4) {
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-    int4_scale_value = __float2bfloat16_rn(largest / kLargestInt4);
-    const float scale = __bfloat162float(int4_scale_value);
-    inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    const float scale = int4_scale(largest);
+    int4_scale_bits = static_cast<uint16_t>(bits_of(scale) >> 16);
+    inverse = inverse_scale(scale);
   } else if constexpr (kFormat == Packed::kFp8) {
     if (first + g < args.rows) {
-      inverse = 1.0f / args.scales[place.panel * kPanelOutputs + place.output + g];
+      inverse = inverse_scale(args.scales[place.panel * kPanelOutputs + place.output + g]);
     }
   }
 #pragma unroll
@@ -96,8 +93,8 @@ __device__ void pack_eight(const PackArgs& args, int64_t first, int64_t pair, in
     unsigned char* block = panel + index * block_bytes(kFormat);
     if constexpr (kFormat == Packed::kInt4) {
       if (t == 0) {
-        auto* scales = reinterpret_cast<__nv_bfloat16*>(block + kPanelOutputs * kBlockInputs / 2);
-        scales[g + 8 * high] = int4_scale_value;
+        auto* scales = reinterpret_cast<uint16_t*>(block + kPanelOutputs * kBlockInputs / 2);
+        scales[g + 8 * high] = int4_scale_bits;
       }
     }
 #pragma unroll
@@ -115,8 +112,7 @@ __device__ void pack_eight(const PackArgs& args, int64_t first, int64_t pair, in
         unsigned char* bytes = block + tile / 2 * 512 + lane * 16 + tile % 2 * 8 + high;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          bytes[i / 2 * 4 + i % 2 * 2] =
-              __nv_cvt_float_to_fp8(v[i] * inverse, __NV_SATFINITE, __NV_E4M3);
+          bytes[i / 2 * 4 + i % 2 * 2] = fp8_code(v[i] * inverse);
         }
       } else {
         auto* word = reinterpret_cast<uint32_t*>(block + lane * 16 + tile * 4);
@@ -124,8 +120,8 @@ __device__ void pack_eight(const PackArgs& args, int64_t first, int64_t pair, in
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int shift = 4 * (i / 2 * 2 + high + 4 * (i % 2));
-          const float code = fminf(fmaxf(rintf(v[i] * inverse), -8.0f), kLargestInt4) + 8.0f;
-          bits = (bits & ~(15u << shift)) | (static_cast<uint32_t>(code) << shift);
+          const uint32_t code = int4_code(v[i] * inverse);
+          bits = (bits & ~(15u << shift)) | (code << shift);
         }
         *word = bits;
       }

@@ -1,4 +1,5 @@
 #include "op_runner.h"
+#include "quantized_values.h"
 
 using namespace tandem;
 using namespace tandem::test;
@@ -6,42 +7,6 @@ using namespace tandem::test;
 namespace {
 
 constexpr double kFloatEpsilon = 0x1p-24, kBf16Epsilon = 0x1p-8;
-
-/// Round to the nearest E4M3 number, ties to even; too large becomes 448.
-float to_e4m3(float value) {
-  const float magnitude = std::fabs(value);
-  if (magnitude >= 448.0f) return std::copysign(448.0f, value);
-  const int exponent = std::max(magnitude > 0 ? std::ilogb(magnitude) : -6, -6);
-  const float step = std::ldexp(1.0f, exponent - 3);
-  return std::copysign(std::nearbyint(magnitude / step) * step, value);
-}
-
-/// What the device multiplies with instead of these weights.
-std::vector<float> quantised(const std::vector<float>& w, int64_t rows, int64_t cols,
-                             WeightFormat format) {
-  std::vector<float> out = w;
-  const int64_t group = format == WeightFormat::kInt4Group128 ? 128 : cols;
-  if (format != WeightFormat::kInt4Group128 && format != WeightFormat::kFp8E4M3) return out;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t first = 0; first < cols; first += group) {
-      const int64_t last = std::min(first + group, cols);
-      float largest = 0;
-      for (int64_t c = first; c < last; ++c) {
-        largest = std::max(largest, std::fabs(w[static_cast<size_t>(r * cols + c)]));
-      }
-      float scale = format == WeightFormat::kFp8E4M3 ? largest / 448.0f
-                                                     : bf16_to_float(float_to_bf16(largest / 7.0f));
-      const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
-      for (int64_t c = first; c < last; ++c) {
-        float& value = out[static_cast<size_t>(r * cols + c)];
-        value = format == WeightFormat::kFp8E4M3
-                    ? to_e4m3(value * inverse) * scale
-                    : std::min(std::max(std::nearbyint(value * inverse), -8.0f), 7.0f) * scale;
-      }
-    }
-  }
-  return out;
-}
 
 struct Case {
   std::vector<int64_t> segments;
@@ -84,7 +49,7 @@ TEST_CASE("CUDA matmul agrees with a double precision sum and is width invariant
   for (size_t i = 0; i < c.segments.size(); ++i) {
     const auto count = static_cast<size_t>(c.segments[i] * c.cols);
     weights.push_back(random_bf16(count, static_cast<uint32_t>(i + 1), 0.25f));
-    const auto q = quantised(weights.back(), c.segments[i], c.cols, format);
+    const auto q = ops::quantized(weights.back(), c.segments[i], c.cols, format);
     exact.insert(exact.end(), q.begin(), q.end());
     outputs += c.segments[i];
   }
@@ -154,7 +119,7 @@ TEST_CASE("CUDA embedding reads the packed table of every format", "[cuda]") {
   const Case c{{50}, 200};
   const std::vector<std::vector<float>> weights = {random_bf16(50 * 200, 3)};
   const WeightView table = load(run, c, format, weights, {});
-  const std::vector<float> exact = quantised(weights[0], 50, 200, format);
+  const std::vector<float> exact = ops::quantized(weights[0], 50, 200, format);
   const std::vector<int32_t> tokens = {0, 49, 7, -1, 50, 23};
   Rows rows;
   rows.count = 6;
@@ -169,4 +134,35 @@ TEST_CASE("CUDA embedding reads the packed table of every format", "[cuda]") {
       REQUIRE(std::fabs(got[r * 200 + i] - wanted) <= std::fabs(wanted) * 1e-6f);
     }
   }
+}
+
+TEST_CASE("The GPU holds the codes and scales that the CPU holds", "[cuda]") {
+  if (!has_gpu()) return;
+  const WeightFormat format = GENERATE(WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
+  const int64_t cols = GENERATE(64, 127, 320, 2048);
+  CAPTURE(name_of(format), cols);
+  constexpr int64_t kRows = 131;
+  std::vector<float> values = random_bf16(static_cast<size_t>(kRows * cols), 31, 0.1f);
+  // Rows of zeros, of tiny and of huge numbers, and numbers that no bfloat16 holds.
+  const float factors[] = {0.0f, 0x1p-130f, 1e-38f, 1e30f, 1.2345678f, 0.333333f};
+  for (size_t row = 0; row < std::size(factors); ++row) {
+    for (int64_t col = 0; col < cols; ++col) {
+      values[row * static_cast<size_t>(cols) + static_cast<size_t>(col)] *= factors[row];
+    }
+  }
+  std::vector<int32_t> tokens(kRows);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i);
+  const auto looked_up = [&](const DeviceSpec& device) {
+    OpRunner run(device);
+    const WeightView table = load(run, {{kRows}, cols}, format, {values}, {});
+    Rows rows;
+    rows.count = static_cast<int>(kRows);
+    rows.tokens = run.ints(tokens);
+    const TensorView hidden =
+        run.floats(std::vector<float>(static_cast<size_t>(kRows * cols)), {kRows, cols});
+    run.backend->embed(rows, table, hidden, *run.stream);
+    return run.fetch(hidden);
+  };
+  const std::vector<float> gpu = looked_up(cuda_device()), cpu = looked_up(cpu_device());
+  CHECK(std::memcmp(gpu.data(), cpu.data(), gpu.size() * sizeof(float)) == 0);
 }

@@ -2,13 +2,15 @@
 #include <cstring>
 
 #include "ops/backend_cases.h"
+#include "ops/quantized_values.h"
 #include "support/catch.h"
 #include "tandem/error.h"
 
 namespace tandem::ops {
 namespace {
 
-constexpr WeightFormat kFormats[] = {WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32};
+constexpr WeightFormat kFormats[] = {WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32,
+                                     WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128};
 
 DType dtype_of(WeightFormat format) {
   if (format == WeightFormat::kF32) return DType::kF32;
@@ -23,7 +25,7 @@ struct Fused {
     for (const int64_t rows : segment_rows) {
       spec.segments.push_back({.rows = rows, .format = format});
       matrices.push_back(random_matrix(rows, cols, dtype_of(format), ++seed, /*padding=*/3));
-      const std::vector<float>& part = matrices.back().values;
+      const std::vector<float> part = quantized(matrices.back().values, rows, cols, format);
       values.insert(values.end(), part.begin(), part.end());
     }
     if (has_bias) bias = random_floats(static_cast<size_t>(spec.rows()), seed + 100);
@@ -129,11 +131,11 @@ TEST_CASE("Matrix products agree with sums in double precision") {
     int64_t cols;
     bool paired;
   };
-  const std::vector<Size> sizes = {{{1}, 1, false},           {{16}, 2, false},
-                                   {{17}, 31, false},         {{48, 16, 16}, 64, false},
-                                   {{50, 7, 33}, 129, false}, {{320}, 512, false},
-                                   {{16, 16}, 8, true},       {{5, 5}, 33, true},
-                                   {{112, 112}, 96, true},    {{352, 352}, 128, true}};
+  const std::vector<Size> sizes = {
+      {{1}, 1, false},           {{16}, 2, false},          {{17}, 31, false},
+      {{48, 16, 16}, 64, false}, {{50, 7, 33}, 129, false}, {{320}, 512, false},
+      {{16, 16}, 8, true},       {{5, 5}, 33, true},        {{112, 112}, 96, true},
+      {{352, 352}, 128, true},   {{70}, 320, false}};
   for (const BackendCase& backend_case : backend_cases()) {
     for (const WeightFormat format : kFormats) {
       Bench bench(backend_case);
@@ -151,19 +153,23 @@ TEST_CASE("Matrix products agree with sums in double precision") {
 }
 
 TEST_CASE("Segments of a weight may have different formats") {
+  const WeightFormat third =
+      GENERATE(WeightFormat::kF32, WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
   for (const BackendCase& backend_case : backend_cases()) {
     Bench bench(backend_case);
     Fused fused({20, 9, 40}, 50, WeightFormat::kBF16, false, true, 5);
     const Fused halves({20, 9, 40}, 50, WeightFormat::kF16, false, true, 5);
-    const Fused singles({20, 9, 40}, 50, WeightFormat::kF32, false, true, 5);
+    const Fused others({20, 9, 40}, 50, third, false, true, 5);
     fused.matrices[1] = halves.matrices[1];
     fused.spec.segments[1].format = WeightFormat::kF16;
-    fused.matrices[2] = singles.matrices[2];
-    fused.spec.segments[2].format = WeightFormat::kF32;
+    fused.matrices[2] = others.matrices[2];
+    fused.spec.segments[2].format = third;
     fused.values.clear();
-    for (const StoredMatrix& matrix : fused.matrices) {
-      fused.values.insert(fused.values.end(), matrix.values.begin(), matrix.values.end());
+    for (size_t i = 0; i < 2; ++i) {
+      fused.values.insert(fused.values.end(), fused.matrices[i].values.begin(),
+                          fused.matrices[i].values.end());
     }
+    fused.values.insert(fused.values.end(), others.values.end() - 40 * 50, others.values.end());
     INFO(backend_case.name);
     check_product(bench, backend_case, fused, 4);
   }

@@ -68,6 +68,7 @@ void CpuBackend::matmul(TensorView x, const WeightView& weight, Epilogue epilogu
                               .rows = rows,
                               .cols = weight.cols,
                               .panels = segment.data,
+                              .scales = segment.scales,
                               .bias = weight.bias == nullptr ? nullptr : weight.bias + first_column,
                               .out = out.as<float>() + first_column,
                               .out_stride = out_cols,
@@ -83,6 +84,12 @@ void CpuBackend::matmul(TensorView x, const WeightView& weight, Epilogue epilogu
             break;
           case WeightFormat::kF16:
             kernels_.matmul_f16(args);
+            break;
+          case WeightFormat::kFp8E4M3:
+            kernels_.matmul_fp8(args);
+            break;
+          case WeightFormat::kInt4Group128:
+            kernels_.matmul_int4(args);
             break;
           default:
             kernels_.matmul_f32(args);

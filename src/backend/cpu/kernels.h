@@ -27,6 +27,7 @@ struct MatmulArgs {
   int64_t rows = 0;
   int64_t cols = 0;
   const std::byte* panels = nullptr;  ///< the segment's first panel
+  const float* scales = nullptr;      ///< quantised formats: of the segment's first panel
   const float* bias = nullptr;        ///< of the segment's first output, or null
   float* out = nullptr;               ///< (rows, out_stride), at the segment's first column
   int64_t out_stride = 0;
@@ -75,6 +76,8 @@ struct CpuKernels {
   void (*matmul_bf16)(const MatmulArgs& args) = nullptr;
   void (*matmul_f16)(const MatmulArgs& args) = nullptr;
   void (*matmul_f32)(const MatmulArgs& args) = nullptr;
+  void (*matmul_fp8)(const MatmulArgs& args) = nullptr;
+  void (*matmul_int4)(const MatmulArgs& args) = nullptr;
   void (*attention)(const AttentionArgs& args) = nullptr;
   /// out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]; out may be x
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out) = nullptr;

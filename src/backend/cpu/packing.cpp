@@ -4,8 +4,10 @@
 #include <bit>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cuda/quantization.h"
 #include "core/size.h"
 #include "tandem/error.h"
 
@@ -35,18 +37,6 @@ uint16_t float_to_f16(float value) {
 
 uint64_t panels_of(int64_t rows) { return static_cast<uint64_t>(rows + kLanes - 1) / kLanes; }
 
-float host_element(const HostMatrix& host, int64_t row, int64_t col) {
-  const int64_t index = row * host.row_stride + col;
-  switch (host.dtype) {
-    case DType::kF32:
-      return static_cast<const float*>(host.data)[index];
-    case DType::kF16:
-      return f16_to_float(static_cast<const uint16_t*>(host.data)[index]);
-    default:
-      return bf16_to_float(static_cast<const uint16_t*>(host.data)[index]);
-  }
-}
-
 bool stored_as(DType dtype, WeightFormat format) {
   return (dtype == DType::kBF16 && format == WeightFormat::kBF16) ||
          (dtype == DType::kF16 && format == WeightFormat::kF16) ||
@@ -60,21 +50,21 @@ constexpr int64_t element_offset(int lane, int parity) {
   return (parity * kLanes + lane) * (kFormat == WeightFormat::kF32 ? 4 : 2);
 }
 
-/// Where a panel's lines are.
-struct PanelPlace {
-  std::byte* first_line = nullptr;
-  int64_t line_stride = 0;
-};
-
 PanelPlace place_of(const WeightView& weight, const PanelMap& map, int segment, int64_t panel) {
   const WeightView::Segment& part = weight.segments[static_cast<size_t>(segment)];
   const int64_t line = line_bytes(part.format);
   const int64_t panel_bytes = (weight.cols + 1) / 2 * line;
   const int64_t in_run = weight.paired ? 2 * panel + segment : panel;
   const PanelGroup group = map.group(weight.paired ? 0 : segment, in_run);
-  return {
-      const_cast<std::byte*>(part.data) + group.first * panel_bytes + (in_run - group.first) * line,
-      group.count * line};
+  PanelPlace place;
+  place.first_line =
+      const_cast<std::byte*>(part.data) + group.first * panel_bytes + (in_run - group.first) * line;
+  place.line_stride = group.count * line;
+  if (part.scales != nullptr) {
+    place.scales =
+        const_cast<float*>(part.scales) + in_run * scales_of_panel(part.format, weight.cols);
+  }
+  return place;
 }
 
 template <WeightFormat kFormat>
@@ -121,7 +111,7 @@ void pack_panel(const HostMatrix& host, WeightFormat format, int64_t panel,
                 const PanelPlace& place) {
   const int64_t first = panel * kLanes;
   const int64_t rows = std::min<int64_t>(kLanes, host.rows - first);
-  if (rows < kLanes || host.cols % 2 != 0) {
+  if (rows < kLanes || host.cols % 2 != 0 || is_quantized(format)) {
     for (int64_t line = 0; line < (host.cols + 1) / 2; ++line) {
       std::memset(place.first_line + line * place.line_stride, 0,
                   static_cast<size_t>(line_bytes(format)));
@@ -132,6 +122,9 @@ void pack_panel(const HostMatrix& host, WeightFormat format, int64_t panel,
       return pack_as<WeightFormat::kBF16, uint16_t>(host, first, rows, place, float_to_bf16);
     case WeightFormat::kF16:
       return pack_as<WeightFormat::kF16, uint16_t>(host, first, rows, place, float_to_f16);
+    case WeightFormat::kFp8E4M3:
+    case WeightFormat::kInt4Group128:
+      return pack_quantized_panel(host, format, panel, place);
     default:
       return pack_as<WeightFormat::kF32, float>(host, first, rows, place,
                                                 [](float value) { return value; });
@@ -163,6 +156,18 @@ void check_segment(const WeightSpec& spec, size_t index, const HostMatrix& host)
 
 }  // namespace
 
+float host_element(const HostMatrix& host, int64_t row, int64_t col) {
+  const int64_t index = row * host.row_stride + col;
+  switch (host.dtype) {
+    case DType::kF32:
+      return static_cast<const float*>(host.data)[index];
+    case DType::kF16:
+      return f16_to_float(static_cast<const uint16_t*>(host.data)[index]);
+    default:
+      return bf16_to_float(static_cast<const uint16_t*>(host.data)[index]);
+  }
+}
+
 PanelSizes::PanelSizes(const WeightSpec& spec) {
   if (spec.segments.empty() || spec.segments.size() > run_offsets_.size() || spec.cols <= 0) {
     throw ShapeError("a weight has 1 to " + std::to_string(run_offsets_.size()) +
@@ -173,17 +178,18 @@ PanelSizes::PanelSizes(const WeightSpec& spec) {
     throw ShapeError("the two segments of a paired weight must have equal rows and formats");
   }
   const auto lines = static_cast<uint64_t>((spec.cols + 1) / 2);
+  uint64_t scales_bytes = 0;
   for (size_t i = 0; i < spec.segments.size(); ++i) {
     const WeightSpec::Segment& segment = spec.segments[i];
-    if (segment.format != WeightFormat::kF32 && segment.format != WeightFormat::kF16 &&
-        segment.format != WeightFormat::kBF16) {
-      throw ConfigError("the CPU backend does not read weights in format " +
-                        std::string(name_of(segment.format)) +
-                        "; it reads bfloat16, float16 and float32");
-    }
     if (segment.rows <= 0) throw ShapeError("a weight's segment needs at least one row");
     if (!spec.paired) run_offsets_[i] = bytes_;
-    bytes_ += panels_of(segment.rows) * lines * static_cast<uint64_t>(line_bytes(segment.format));
+    const uint64_t panels = panels_of(segment.rows);
+    bytes_ += panels * lines * static_cast<uint64_t>(line_bytes(segment.format));
+    scales_bytes +=
+        panels * sizeof(float) * static_cast<uint64_t>(scales_of_panel(segment.format, spec.cols));
+    if (spec.paired && i == 0) continue;  // one run
+    scales_offsets_[spec.paired ? 0 : i] = bytes_;
+    bytes_ += std::exchange(scales_bytes, 0);
   }
   bias_offset_ = bytes_;
   // The kernels read the bias a whole vector at a time, also at its end.
@@ -222,7 +228,11 @@ void unpack_row(const WeightView& weight, const PanelMap& map, int64_t row, floa
   }
   const PanelPlace place = place_of(weight, map, segment, row / kLanes);
   const auto lane = static_cast<int>(row % kLanes);
-  switch (weight.segments[static_cast<size_t>(segment)].format) {
+  const WeightFormat format = weight.segments[static_cast<size_t>(segment)].format;
+  switch (format) {
+    case WeightFormat::kFp8E4M3:
+    case WeightFormat::kInt4Group128:
+      return unpack_quantized_lane(place, format, lane, weight.cols, out);
     case WeightFormat::kBF16:
       return unpack_lane<WeightFormat::kBF16, uint16_t>(place, lane, weight.cols, bf16_to_float,
                                                         out);
@@ -254,12 +264,14 @@ WeightView CpuBackend::load_weight(const WeightSpec& spec, std::span<const HostM
   view.paired = spec.paired;
   for (size_t i = 0; i < segments.size(); ++i) {
     const int run = spec.paired ? 0 : static_cast<int>(i);
-    view.segments[i] = {.format = spec.segments[i].format,
+    const WeightFormat format = spec.segments[i].format;
+    const auto* const scales = reinterpret_cast<const float*>(base + sizes.scales_offset(run));
+    view.segments[i] = {.format = format,
                         .rows = spec.segments[i].rows,
                         .data = base + sizes.run_offset(run),
-                        .scales = nullptr,
+                        .scales = is_quantized(format) ? scales : nullptr,
                         .zeros = nullptr,
-                        .group_size = 0};
+                        .group_size = format == WeightFormat::kInt4Group128 ? kInt4Group : 0};
   }
   const PanelMap map(view, pool_.size());
   for (size_t i = 0; i < segments.size(); ++i) {

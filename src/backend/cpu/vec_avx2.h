@@ -103,6 +103,37 @@ struct Float16Line {
   static Vec even(const std::byte* p) { return {eighth(p, 0), eighth(p, 1)}; }
   static Vec odd(const std::byte* p) { return {eighth(p, 2), eighth(p, 3)}; }
 };
+/// E4M3 codes as halves, 2^-8 times too small: eight bits of sign, exponent and fraction in the
+/// place of a half's.
+struct Fp8Line {
+  static constexpr int64_t kBytes = 32;
+  static Vec even(const std::byte* p) {
+    const __m256i codes =
+        _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m256i halves = _mm256_and_si256(_mm256_slli_epi16(codes, 7),
+                                            _mm256_set1_epi16(static_cast<short>(0xbf80)));
+    return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)),
+            _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+  }
+  static Vec odd(const std::byte* p) { return even(p + 16); }
+};
+/// Codes 0 … 15 for -8 … 7.
+struct Int4Line {
+  static constexpr int64_t kBytes = 16;
+  static __m256i codes(const std::byte* p, int half) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * half)));
+  }
+  static __m256 values(__m256i codes) {
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(codes, _mm256_set1_epi32(8)));
+  }
+  static Vec even(const std::byte* p) {
+    const __m256i low = _mm256_set1_epi32(15);
+    return {values(_mm256_and_si256(codes(p, 0), low)), values(_mm256_and_si256(codes(p, 1), low))};
+  }
+  static Vec odd(const std::byte* p) {
+    return {values(_mm256_srli_epi32(codes(p, 0), 4)), values(_mm256_srli_epi32(codes(p, 1), 4))};
+  }
+};
 
 // Rows and panels whose sums (two registers each) fit the 16 registers beside the weights.
 constexpr int kTileRows = 6;

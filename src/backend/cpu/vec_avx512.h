@@ -76,6 +76,33 @@ struct Float16Line {
   }
   static Vec odd(const std::byte* p) { return even(p + 32); }
 };
+/// E4M3 codes as halves, 2^-8 times too small: eight bits of sign, exponent and fraction in the
+/// place of a half's.
+struct Fp8Line {
+  static constexpr int64_t kBytes = 32;
+  static Vec even(const std::byte* p) {
+    const __m256i codes =
+        _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m256i halves = _mm256_and_si256(_mm256_slli_epi16(codes, 7),
+                                            _mm256_set1_epi16(static_cast<short>(0xbf80)));
+    return {_mm512_cvtph_ps(halves)};
+  }
+  static Vec odd(const std::byte* p) { return even(p + 16); }
+};
+/// Codes 0 … 15 for -8 … 7.
+struct Int4Line {
+  static constexpr int64_t kBytes = 16;
+  static __m512i codes(const std::byte* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  /// The permutation reads the low four bits of each index.
+  static Vec values(__m512i codes) {
+    const __m512 numbers = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    return {_mm512_permutexvar_ps(codes, numbers)};
+  }
+  static Vec even(const std::byte* p) { return values(codes(p)); }
+  static Vec odd(const std::byte* p) { return values(_mm512_srli_epi32(codes(p), 4)); }
+};
 
 // Rows and panels whose sums fit the 32 registers beside the weights; several panels keep both
 // multiply-add units busy in spite of their latency.

@@ -135,6 +135,43 @@ struct Float16Line {
   }
   static Vec odd(const std::byte* p) { return even(p + 32); }
 };
+/// Sixteen bytes as integers.
+struct ByteQuarters {
+  using Byte4 = uint8_t __attribute__((vector_size(4)));
+  static Int4 load(const std::byte* p, int index) {
+    Byte4 bytes;
+    std::memcpy(&bytes, p + index * static_cast<int>(sizeof(bytes)), sizeof(bytes));
+    return __builtin_convertvector(bytes, Int4);
+  }
+};
+/// E4M3 codes, 2^-8 times too small.
+struct Fp8Line {
+  static constexpr int64_t kBytes = 32;
+  static Vec even(const std::byte* p) {
+    return each([&](int i) {
+      const Int4 code = ByteQuarters::load(p, i);
+      // Read as a float this lacks 112 in its exponent besides; the product makes subnormals
+      // normal.
+      const Float4 magnitude = reinterpret_cast<Float4>((code & 0x7f) << 20) * 0x1p112f;
+      return reinterpret_cast<Float4>(((code & 0x80) << 24) | reinterpret_cast<Int4>(magnitude));
+    });
+  }
+  static Vec odd(const std::byte* p) { return even(p + 16); }
+};
+/// Codes 0 … 15 for -8 … 7.
+struct Int4Line {
+  static constexpr int64_t kBytes = 16;
+  static Vec even(const std::byte* p) {
+    return each([&](int i) {
+      return __builtin_convertvector((ByteQuarters::load(p, i) & 15) - 8, Float4);
+    });
+  }
+  static Vec odd(const std::byte* p) {
+    return each([&](int i) {
+      return __builtin_convertvector((ByteQuarters::load(p, i) >> 4) - 8, Float4);
+    });
+  }
+};
 
 // Rows and panels whose sums (four registers each) fit the 16 registers beside the weights.
 constexpr int kTileRows = 2;

@@ -4,6 +4,7 @@
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/packed_weight.h"
+#include "backend/cuda/quantization.h"
 #include "backend/cuda/weight_loader.h"
 #include "tandem/error.h"
 
@@ -34,7 +35,6 @@ void check_segment(const WeightSpec& spec, size_t index, const HostMatrix& host)
 WeightView CudaBackend::load_weight(const WeightSpec& spec, std::span<const HostMatrix> segments,
                                     std::span<const float> bias, void* destination,
                                     Stream& stream) {
-  constexpr int kInt4Group = 128;
   const PackedLayout layout(spec);
   if (segments.size() != spec.segments.size()) {
     throw ShapeError("load_weight: " + std::to_string(segments.size()) + " matrices for " +
