@@ -17,6 +17,7 @@ struct DraftConfig {
   std::filesystem::path model;
   std::string device = "auto";
   std::string quantization = "none";
+  std::string expand = "none";
 };
 
 /// What tandem's JSON configuration says (configs/schema.json). Every field has the file's default.
@@ -28,6 +29,9 @@ struct Config {
     std::string split = "auto";         ///< "auto", "layer", "tensor"
     std::string dtype = "auto";         ///< "auto" (as stored), "bfloat16", "float16", "float32"
     std::string quantization = "none";  ///< "none", "fp8", "int4"
+    /// "none", or a shape that the model's function is computed in, to measure what a model of that
+    /// size costs: "1B", "8B", "70B"
+    std::string expand = "none";
     std::optional<int> max_model_len;   ///< none: "auto", the model's own limit or what fits;
                                         ///< at most 8192 in the host's own memory
   } main;

@@ -20,6 +20,8 @@ constexpr int kDefaultTop = 8;
 
 struct LogitsOptions {
   std::string model;
+  std::string quantization = "none";
+  std::string expand = "none";
   std::string ids;
   int top = kDefaultTop;
   std::string device = "auto";
@@ -57,8 +59,10 @@ int logits(const LogitsOptions& options) {
   LoadOptions load;
   load.max_positions = std::max(1, static_cast<int>(ids.size()));
   load.max_rows = kRowsPerPass;
+  load.quantization = parse_quantization(options.quantization);
   load.progress = [&](uint64_t done, uint64_t total) { progress.show("main", done, total); };
-  const std::unique_ptr<Transformer> model = load_model(options.model, *backend, load);
+  const std::unique_ptr<Transformer> model =
+      load_model({options.model, options.expand}, *backend, load);
   const TokenScores scores = score_tokens(*model, ids, options.top);
   if (options.json) {
     print_json(scores);
@@ -82,6 +86,14 @@ void add_logits(CLI::App& app, Command& command) {
                   "How many of the largest logits to print for each position")
       ->capture_default_str()
       ->type_name("N");
+  sub->add_option("--quantization", options->quantization,
+                  "Convert matrices while loading: none, fp8 or int4")
+      ->capture_default_str()
+      ->type_name("Q");
+  sub->add_option("--expand", options->expand,
+                  "Run the model's function in the shape of a 1B, 8B or 70B")
+      ->capture_default_str()
+      ->type_name("SIZE");
   sub->add_option("--device", options->device, "Device to run on")
       ->capture_default_str()
       ->type_name("D");

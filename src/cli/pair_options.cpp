@@ -15,6 +15,7 @@ void PairOptions::add_to(CLI::App& sub, const std::string& group) {
   sub.add_option("--max-model-len", max_model_len, "Context in tokens, prompt and output together")
       ->type_name("N")
       ->group(group);
+  conversions.add_to(sub, group);
 }
 
 Config PairOptions::read() const {
@@ -36,6 +37,7 @@ Config PairOptions::read() const {
     made.draft->model = *draft_model;
     made.speculation.method = "draft_model";
   }
+  conversions.apply_to(made);
   if (max_model_len) made.main.max_model_len = max_model_len;
   return made;
 }

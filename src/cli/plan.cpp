@@ -68,6 +68,7 @@ void add_plan(CLI::App& app, Command& command) {
       "Examples:\n"
       "  tandem plan --config configs/demo.json\n"
       "  tandem plan --main llama-70b --draft llama-1b --devices 80GiB,80GiB\n"
+      "  tandem plan --main llama-8b --quantization int4 --devices 8GiB\n"
       "  tandem plan --config configs/demo.json --devices cpu:0=64MiB,cpu:1=64MiB --json");
   sub->callback([options, &command] { command = [options] { return plan(*options); }; });
 }

@@ -16,6 +16,7 @@ inline constexpr std::array<std::string_view, 3> kSplits = {"auto", "layer", "te
 inline constexpr std::array<std::string_view, 4> kDtypes = {"auto", "bfloat16", "float16",
                                                             "float32"};
 inline constexpr std::array<std::string_view, 3> kQuantizations = {"none", "fp8", "int4"};
+inline constexpr std::array<std::string_view, 4> kExpansions = {"none", "1B", "8B", "70B"};
 inline constexpr std::array<std::string_view, 3> kMethods = {"draft_model", "ngram", "none"};
 inline constexpr std::array<std::string_view, 3> kRejectionSampleMethods = {"rejection", "block",
                                                                             "coupled"};
@@ -38,12 +39,14 @@ void visit_config(Visitor& visitor, ConfigType& config) {
     v.choice("split", main.split, kSplits);
     v.choice("dtype", main.dtype, kDtypes);
     v.choice("quantization", main.quantization, kQuantizations);
+    v.choice("expand", main.expand, kExpansions);
     v.integer_or_auto("max_model_len", main.max_model_len, 1, kMaxModelLen);
   });
   visitor.optional_section("draft", config.draft, [](auto& v, auto& draft) {
     v.path("model", draft.model);
     v.device("device", draft.device);
     v.choice("quantization", draft.quantization, kQuantizations);
+    v.choice("expand", draft.expand, kExpansions);
   });
   visitor.section("speculation", config.speculation, [](auto& v, auto& speculation) {
     v.choice("method", speculation.method, kMethods);

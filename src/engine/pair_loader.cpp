@@ -26,16 +26,6 @@ constexpr bool kDebugBuild = false;
 constexpr bool kDebugBuild = true;
 #endif
 
-void refuse_quantization(const Config& config) {
-  const auto check = [&](const char* key, const std::string& quantization) {
-    if (quantization == "none") return;
-    throw ConfigError(config.source + ": \"" + key + "\" is \"" + quantization +
-                      "\"; this version runs weights as they are stored: set \"none\"");
-  };
-  check("main.quantization", config.main.quantization);
-  if (config.draft) check("draft.quantization", config.draft->quantization);
-}
-
 /// The bytes of every id that the model and its tokenizer both know.
 std::vector<std::optional<std::string>> vocabulary_of(const Tokenizer& tokenizer,
                                                       const ModelConfig& model) {
@@ -61,7 +51,6 @@ class PairLoader {
       : config_(config), speculation_(config.speculation), options_(options) {}
 
   LoadedPair load() {
-    refuse_quantization(config_);
     request_ = pair_request(config_);
     keep_to_one_gpu();
     describe_models();
@@ -119,6 +108,7 @@ class PairLoader {
     agreement_ = compare_vocabularies(vocabulary_of(*pair_.tokenizer, request_.plan.main.config),
                                       vocabulary_of(draft_tokenizer, request_.plan.draft->config));
     pair_.info.vocabulary_agreement = agreement_.fraction();
+    pair_.draft_tokens = agreement_.allowed;
     const std::string refusal = vocabulary_refusal(agreement_);
     if (refusal.empty()) return;
     const std::string message = config_.draft->model.string() + ": " + refusal;
@@ -212,7 +202,7 @@ class PairLoader {
     const PlannedModel& model = *request_.plan.draft;
     const PlacedModel& placed = *plan_.draft;
     Backend& backend = *pair_.backends[placed.devices.front()];
-    const std::unique_ptr<WeightSource> source = open_weights(config_.draft->model);
+    const std::unique_ptr<WeightSource> source = request_.draft_checkpoint.open();
     pair_.draft = std::make_unique<Transformer>(model.config, placed.placement.shards.front(),
                                                 *source, backend, options_for(model, placed));
     take_bytes(audit, placed.devices.front(), model.role, *pair_.draft);
@@ -221,7 +211,7 @@ class PairLoader {
   void load_main(MemoryAudit& audit) {
     const PlannedModel& model = request_.plan.main;
     const PlacedModel& placed = plan_.main;
-    const auto open = [this] { return open_weights(config_.main.model); };
+    const auto open = [this] { return request_.main_checkpoint.open(); };
     const Transformer::Options options = options_for(model, placed);
     if (placed.placement.ranks() == 1) {
       const std::unique_ptr<WeightSource> source = open();

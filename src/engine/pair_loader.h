@@ -23,6 +23,7 @@ struct LoadedPair {
   std::optional<Tokenizer> tokenizer;  ///< the main model's; never empty in a loaded pair
   std::vector<int32_t> eos_token_ids;
   std::unique_ptr<Transformer> draft;  ///< null unless the method is "draft_model"
+  std::vector<uint8_t> draft_tokens;   ///< [id]: draft and main model mean the same by it
   std::unique_ptr<LanguageModel> main;
   std::unique_ptr<SpeculativeDecoder> decoder;
   EngineInfo info;

@@ -1,10 +1,10 @@
 #include "engine/pair_request.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 #include "model/model_weights.h"
+#include "model/weight_formats.h"
 #include "spec/model_drafter.h"
 #include "spec/speculative_decoder.h"
 #include "tandem/error.h"
@@ -18,12 +18,6 @@ constexpr int kDefaultSpeculativeTokens = 4;
 constexpr int kPrefillRows = 256;
 /// Rows of one draft pass whose logits are wanted.
 constexpr int kDraftLogitsRows = 1;
-
-bool holds_weights(const std::filesystem::path& folder) {
-  std::error_code error;
-  return std::filesystem::exists(folder / "model.safetensors", error) ||
-         std::filesystem::exists(folder / "model.safetensors.index.json", error);
-}
 
 WeightFormat format_of(DType dtype) {
   switch (dtype) {
@@ -47,29 +41,18 @@ FormatOf unquantized_formats(const std::string& dtype, const ModelConfig& config
   };
 }
 
-/// Quantisation takes the projections; embedding, head and norms stay as they are.
-FormatOf quantized_formats(const std::string& quantization, FormatOf others) {
-  if (quantization == "none") return others;
-  const WeightFormat format =
-      quantization == "fp8" ? WeightFormat::kFp8E4M3 : WeightFormat::kInt4Group128;
-  return [format, others = std::move(others)](std::string_view tensor) {
-    constexpr std::string_view kProjection = "_proj.weight";
-    return tensor.ends_with(kProjection) ? format : others(tensor);
-  };
-}
-
-PlannedModel planned_model(const std::string& role, const std::filesystem::path& folder,
+PlannedModel planned_model(const std::string& role, const Checkpoint& checkpoint,
                            const std::string& dtype, const std::string& quantization,
                            std::shared_ptr<WeightSource>& weights) {
   PlannedModel model;
   model.role = role;
-  model.config = ModelConfig::from_folder(folder);
-  if (holds_weights(folder)) {
-    weights = open_weights(folder);
+  model.config = checkpoint.config();
+  if (checkpoint.has_weights()) {
+    weights = checkpoint.open();
     check_weights(model.config, ModelShard::whole(model.config), *weights);
   }
-  model.formats =
-      quantized_formats(quantization, unquantized_formats(dtype, model.config, weights));
+  model.formats = quantized_formats(parse_quantization(quantization), model.config,
+                                    unquantized_formats(dtype, model.config, weights));
   model.max_rows = kPrefillRows;
   return model;
 }
@@ -95,8 +78,9 @@ PairRequest pair_request(const Config& config, const std::string& planned_device
         request.max_drafts};
   }
 
+  request.main_checkpoint = {config.main.model, config.main.expand};
   PlannedModel& main = request.plan.main;
-  main = planned_model("main", config.main.model, config.main.dtype, config.main.quantization,
+  main = planned_model("main", request.main_checkpoint, config.main.dtype, config.main.quantization,
                        request.main_weights);
   main.max_logits_rows = request.max_drafts + 1;
   const bool has_draft = speculation.method == "draft_model";
@@ -110,8 +94,10 @@ PairRequest pair_request(const Config& config, const std::string& planned_device
     return SpeculativeDecoder::bytes(shape);
   };
   if (has_draft) {
-    PlannedModel& draft = request.plan.draft.emplace(planned_model(
-        "draft", config.draft->model, "auto", config.draft->quantization, request.draft_weights));
+    request.draft_checkpoint = {config.draft->model, config.draft->expand};
+    PlannedModel& draft = request.plan.draft.emplace(
+        planned_model("draft", request.draft_checkpoint, "auto", config.draft->quantization,
+                      request.draft_weights));
     draft.max_logits_rows = kDraftLogitsRows;
     draft.round_state_bytes = [rows = draft.max_rows, vocab = main.config.vocab_size](int) {
       return ModelDrafter::bytes(rows, vocab);

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "engine/device_choice.h"
-#include "model/weight_source.h"
+#include "model/checkpoint.h"
 #include "plan/plan_table.h"
 #include "plan/planner.h"
 #include "tandem/config.h"
@@ -15,6 +15,8 @@ namespace tandem {
 struct PairRequest {
   PlanRequest plan;
   DeviceChoice devices;
+  Checkpoint main_checkpoint;
+  Checkpoint draft_checkpoint;  ///< of no folder without a draft model
   std::shared_ptr<WeightSource>
       main_weights;  ///< null: the folder holds no weights, only a plan can be made
   std::shared_ptr<WeightSource> draft_weights;  ///< null also without a draft model

@@ -1,10 +1,11 @@
 #pragma once
 
-#include <filesystem>
 #include <memory>
 #include <string>
 
+#include "model/checkpoint.h"
 #include "model/transformer.h"
+#include "model/weight_formats.h"
 
 namespace tandem {
 
@@ -15,12 +16,13 @@ struct LoadOptions {
   int max_logits_rows = 0;  ///< 0: max_rows
   int max_sequences = 1;
   std::string role = "model";
+  Quantization quantization = Quantization::kNone;
   LoadProgress progress;
 };
 
-/// Loads a Hugging Face folder whole onto one device. `backend` must outlive the model.
+/// Loads a model whole onto one device. `backend` must outlive the model.
 /// @throws ModelError, MemoryError, UsageError as ModelConfig, WeightSource and Transformer do
-std::unique_ptr<Transformer> load_model(const std::filesystem::path& folder, Backend& backend,
+std::unique_ptr<Transformer> load_model(const Checkpoint& checkpoint, Backend& backend,
                                         const LoadOptions& options = {});
 
 }  // namespace tandem

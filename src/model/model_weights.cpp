@@ -103,16 +103,6 @@ float element(const HostMatrix& matrix, int64_t index) {
   }
 }
 
-HostMatrix window(const HostMatrix& matrix, const Range& rows, const Range& cols) {
-  HostMatrix part = matrix;
-  const auto offset =
-      static_cast<size_t>(rows.begin * matrix.row_stride + cols.begin) * size_of(matrix.dtype);
-  part.data = static_cast<const std::byte*>(matrix.data) + offset;
-  part.rows = rows.size();
-  part.cols = cols.size();
-  return part;
-}
-
 /// Carries what every load needs; lives for one `load_weights`.
 class Loader {
  public:
@@ -130,7 +120,7 @@ class Loader {
     std::vector<HostMatrix> segments;
     std::vector<float> bias;
     for (const Part& part : fused.parts) {
-      segments.push_back(window(source_.tensor(part.tensor + ".weight"), part.rows, part.cols));
+      segments.push_back(source_.window(part.tensor + ".weight", part.rows, part.cols));
       if (fused.has_bias) append(part.tensor + ".bias", part.rows, bias);
     }
     void* const destination = arena_.take_bytes(packed_weight_bytes(backend_.device().kind, spec));

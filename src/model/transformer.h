@@ -62,6 +62,7 @@ class Transformer final : public LanguageModel {
 
   const ModelConfig& config() const { return config_; }
   const ModelShard& shard() const { return shard_; }
+  const ModelLimits& limits() const { return limits_; }
   const KvCache& cache() const { return *cache_; }
   // Bytes that lie in each arena: what was put there, whatever size was asked for.
   uint64_t weights_bytes() const { return weights_arena_.used_bytes(); }

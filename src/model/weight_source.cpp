@@ -157,6 +157,16 @@ class SafetensorsSource final : public WeightSource {
 
 }  // namespace
 
+HostMatrix WeightSource::window(std::string_view name, Range rows, Range cols) {
+  HostMatrix part = tensor(name);
+  const auto offset =
+      static_cast<size_t>(rows.begin * part.row_stride + cols.begin) * size_of(part.dtype);
+  part.data = static_cast<const std::byte*>(part.data) + offset;
+  part.rows = rows.size();
+  part.cols = cols.size();
+  return part;
+}
+
 std::unique_ptr<WeightSource> open_weights(const std::filesystem::path& folder) {
   return std::make_unique<SafetensorsSource>(folder);
 }

@@ -7,6 +7,7 @@
 
 #include "backend/weight_view.h"
 #include "core/tensor_view.h"
+#include "model/shard.h"
 
 namespace tandem {
 
@@ -31,6 +32,8 @@ class WeightSource {
   /// The tensor's elements, valid until `done_with`. A 1-D tensor (n) is one row of n columns.
   /// @throws ModelError as `info`, and when the tensor is no matrix or vector
   virtual HostMatrix tensor(std::string_view tensor) = 0;
+  /// Rows and columns of `tensor`, for a shard; a source that computes elements computes no others.
+  virtual HostMatrix window(std::string_view tensor, Range rows, Range cols);
   /// The elements are not needed soon; their host memory may be given back. `tensor` may still be
   /// called again.
   virtual void done_with(std::string_view tensor) = 0;

@@ -84,8 +84,8 @@ TEST_CASE("Every key is read") {
   const Config config = parse(R"({
     "$schema": "schema.json",
     "main": {"model": "m", "devices": ["cpu:0=64MiB", "cpu:1=1GiB"], "split": "layer", "dtype": "float16",
-             "quantization": "fp8", "max_model_len": 77},
-    "draft": {"model": "d", "device": "cuda:1", "quantization": "int4"},
+             "quantization": "fp8", "expand": "8B", "max_model_len": 77},
+    "draft": {"model": "d", "device": "cuda:1", "quantization": "int4", "expand": "1B"},
     "speculation": {"method": "ngram", "num_speculative_tokens": 15, "max_speculative_tokens": 3,
                     "rejection_sample_method": "coupled", "prompt_lookup_min": 1, "prompt_lookup_max": 9,
                     "allow_vocabulary_mismatch": true},
@@ -98,9 +98,11 @@ TEST_CASE("Every key is read") {
   CHECK(config.main.split == "layer");
   CHECK(config.main.dtype == "float16");
   CHECK(config.main.quantization == "fp8");
+  CHECK(config.main.expand == "8B");
   CHECK(config.main.max_model_len == 77);
   CHECK(config.draft->device == "cuda:1");
   CHECK(config.draft->quantization == "int4");
+  CHECK(config.draft->expand == "1B");
   CHECK(config.speculation.method == "ngram");
   CHECK(config.speculation.num_speculative_tokens == 15);
   CHECK(config.speculation.max_speculative_tokens == 3);
