@@ -57,14 +57,17 @@ std::vector<double> time_passes(LanguageModel& model, int widest, int context) {
   model.truncate(0, 0, *stream);
   model.reserve(0, fitting + widest, *stream);
   const PassRows rows(model, widest, fitting, *stream);
+  const auto pass = [&](int width) {
+    model.forward(rows.first(width), std::max(0, width - model.max_logits_rows()), *stream);
+  };
+  pass(widest);  // work memory is taken before any capture
   std::vector<std::unique_ptr<Graph>> graphs(static_cast<size_t>(widest) + 1);
   std::vector<std::vector<double>> samples(graphs.size());
   for (int repetition = -1; repetition < kRepetitions; ++repetition) {  // -1 captures, warms up
     for (int width = 1; width <= widest; ++width) {
       std::unique_ptr<Graph>& graph = graphs[static_cast<size_t>(width)];
       if (graph == nullptr) {
-        graph =
-            backend.capture(*stream, [&, width] { model.forward(rows.first(width), 0, *stream); });
+        graph = backend.capture(*stream, [&, width] { pass(width); });
       }
       stream->record(*begun);
       for (int i = 0; i < kReplays; ++i) graph->launch(*stream);

@@ -9,9 +9,9 @@
 
 namespace tandem::bench {
 
-/// Seconds of one forward pass alone, with logits of every row, by number of rows ([0] is unused):
-/// captured once, replayed back to back behind `context` positions; the median of several
-/// repetitions in which all widths take turns.
+/// Seconds of one forward pass alone, with logits of every row (of as many as the model gives), by
+/// number of rows ([0] is unused): captured once, replayed back to back behind `context` positions;
+/// the median of several repetitions in which all widths take turns.
 std::vector<double> time_passes(LanguageModel& model, int widest, int context);
 
 /// What one text gave, or several texts together.
