@@ -64,21 +64,25 @@ __device__ void pack_eight(const PackArgs& args, int64_t first, int64_t pair, in
   unsigned char* panel =
       static_cast<unsigned char*>(args.panels) + place.panel * blocks * block_bytes(kFormat);
   float values[4][8];
-  float largest = 0;
+  float smallest = 0, largest = 0;
 #pragma unroll
   for (int part = 0; part < 4; ++part) {
 #pragma unroll
     for (int e = 0; e < 8; ++e) {
       values[part][e] = load_element(args, first + g, pair * kPairInputs + part * 32 + t * 8 + e);
-      largest = fmaxf(largest, fabsf(values[part][e]));
+      smallest = fminf(smallest, values[part][e]);
+      largest = fmaxf(largest, values[part][e]);
     }
   }
   float inverse = 1;
   uint16_t int4_scale_bits = 0;
   if constexpr (kFormat == Packed::kInt4) {
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-    const float scale = int4_scale(largest);
+#pragma unroll
+    for (int lanes = 1; lanes <= 2; lanes *= 2) {
+      smallest = fminf(smallest, __shfl_xor_sync(0xffffffffu, smallest, lanes));
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
+    }
+    const float scale = int4_scale(smallest, largest);
     int4_scale_bits = static_cast<uint16_t>(bits_of(scale) >> 16);
     inverse = inverse_scale(scale);
   } else if constexpr (kFormat == Packed::kFp8) {

@@ -18,11 +18,12 @@ namespace tandem::kernels {
 //   fp8   E4M3 codes (Micikevicius et al. 2022); one float32 scale for each output
 //   int4  codes 0 ... 15 for -8 ... 7; one bfloat16 scale for each output and 128 inputs
 //
-// A weight is code * scale. A scale maps the largest magnitude it serves to the format's largest
-// number. Where all are zero, or so small that the scale would be subnormal, the codes are zero.
+// A weight is code * scale. A scale maps the largest magnitude it serves to the format's largest:
+// to 448, or to -8, for which a scale of 4-bit codes may be negative. Where all are zero, or so
+// small that the scale would be subnormal, the codes are zero.
 
 constexpr float kLargestFp8 = 448.0f;
-constexpr float kLargestInt4 = 7.0f;
+constexpr float kSmallestInt4 = -8.0f, kLargestInt4 = 7.0f;
 constexpr int kInt4Group = 128;
 constexpr int kInt4Zero = 8;  ///< the code of 0
 constexpr float kSmallestScale = 0x1p-126f;
@@ -44,16 +45,18 @@ TANDEM_HOST_DEVICE inline float fp8_scale(float largest) {
   return scale >= kSmallestScale ? scale : 1.0f;
 }
 
-/// Rounded to bfloat16. @param largest magnitude of an output's group of weights
-TANDEM_HOST_DEVICE inline float int4_scale(float largest) {
-  const uint32_t bits = bits_of(largest / kLargestInt4);
+/// Rounded to bfloat16.
+/// @param low  smallest of an output's group of weights, at most 0
+/// @param high largest of them, at least 0
+TANDEM_HOST_DEVICE inline float int4_scale(float low, float high) {
+  const uint32_t bits = bits_of((-low >= high ? low : high) / kSmallestInt4);
   const float scale = from_bits((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
-  return scale >= kSmallestScale ? scale : 0.0f;
+  return scale >= kSmallestScale || scale <= -kSmallestScale ? scale : 0.0f;
 }
 
 /// What weights are multiplied with before they become codes.
 TANDEM_HOST_DEVICE inline float inverse_scale(float scale) {
-  return scale > 0.0f ? 1.0f / scale : 0.0f;
+  return scale != 0.0f ? 1.0f / scale : 0.0f;
 }
 
 /// The nearest E4M3 number, ties to even; too large becomes the largest, NaN stays NaN.
@@ -85,8 +88,8 @@ TANDEM_HOST_DEVICE inline float fp8_value(uint8_t code) {
 
 TANDEM_HOST_DEVICE inline uint8_t int4_code(float scaled) {
   const float rounded = rintf(scaled);
-  const float low = rounded > -8.0f ? rounded : -8.0f;
-  return static_cast<uint8_t>((low < kLargestInt4 ? low : kLargestInt4) + 8.0f);
+  const float above = rounded > kSmallestInt4 ? rounded : kSmallestInt4;
+  return static_cast<uint8_t>((above < kLargestInt4 ? above : kLargestInt4) - kSmallestInt4);
 }
 TANDEM_HOST_DEVICE inline float int4_value(uint8_t code) {
   return static_cast<float>(static_cast<int>(code) - kInt4Zero);

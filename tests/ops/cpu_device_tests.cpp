@@ -165,12 +165,12 @@ TEST_CASE("Packed weights take the bytes that their formula says, and no more") 
   CHECK(bytes(spec({{16, kF32}}, 4, false, false)) == 256);
   CHECK(bytes(spec({{896, kBF16}, {896, kBF16}}, 320, true, false)) == 1792 * 320 * 2);
   CHECK(bytes(spec({{16, kF16}}, 8, false, true)) == 512);  // 256, and 32 floats of bias aligned
-  CHECK(bytes(spec({{32, kFp8E4M3}}, 64, false, false)) == 32 * 64 + 128);  // 32 scales
-  // Two groups, the second one short, of 16 scales a panel.
-  CHECK(bytes(spec({{16, kInt4Group128}}, 256, false, false)) == 16 * 256 / 2 + 2 * 64);
-  CHECK(bytes(spec({{16, kInt4Group128}}, 192, false, false)) == 16 * 192 / 2 + 2 * 64);
-  CHECK(bytes(spec({{16, kInt4Group128}, {16, kInt4Group128}}, 128, true, false)) ==
-        2 * (16 * 128 / 2 + 64));
+  CHECK(bytes(spec({{128, kFp8E4M3}}, 64, false, false)) == 128 * 64 + 128 * 4);  // and scales
+  // Four panels of two groups, the second one full or short.
+  CHECK(bytes(spec({{64, kInt4Group128}}, 256, false, false)) == 64 * 256 / 2 + 4 * 2 * 64);
+  CHECK(bytes(spec({{64, kInt4Group128}}, 192, false, false)) == 64 * 192 / 2 + 4 * 2 * 64);
+  CHECK(bytes(spec({{32, kInt4Group128}, {32, kInt4Group128}}, 128, true, false)) ==
+        64 * 128 / 2 + 4 * 64);
   CHECK_THROWS_AS(bytes(spec({{16, kBF16}, {32, kBF16}}, 16, true, false)), ShapeError);
   CHECK_THROWS_AS(bytes(spec({}, 16, false, false)), ShapeError);
 

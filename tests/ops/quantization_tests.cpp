@@ -50,10 +50,18 @@ TEST_CASE("A 4-bit code is the nearest of -8 to 7, ties to even") {
 TEST_CASE("Scales of nothing, and of nearly nothing, make codes of zero") {
   for (const float largest : {0.0f, 1e-40f, 0x1p-130f}) {
     CHECK(fp8_scale(largest) == 1.0f);
-    CHECK(int4_scale(largest) == 0.0f);
+    CHECK(int4_scale(-largest, 0.0f) == 0.0f);
+    CHECK(int4_scale(0.0f, largest) == 0.0f);
     CHECK(fp8_value(fp8_code(largest * inverse_scale(fp8_scale(largest)))) == 0.0f);
-    CHECK(int4_value(int4_code(largest * inverse_scale(int4_scale(largest)))) == 0.0f);
+    CHECK(int4_value(int4_code(largest * inverse_scale(int4_scale(0.0f, largest)))) == 0.0f);
   }
+}
+
+TEST_CASE("A 4-bit scale maps the largest magnitude to -8, whatever its sign") {
+  CHECK(int4_scale(-2.0f, 1.0f) == 0.25f);
+  CHECK(int4_scale(-1.0f, 2.0f) == -0.25f);
+  CHECK(int4_scale(-2.0f, 2.0f) == 0.25f);
+  CHECK(int4_code(2.0f * inverse_scale(-0.25f)) == 0);
 }
 
 /// The weight as the ops see it: every row looked up as of an embedding.

@@ -31,12 +31,15 @@ inline std::vector<float> quantized(const std::vector<float>& w, int64_t rows, i
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t first = 0; first < cols; first += group) {
       const int64_t last = std::min(first + group, cols);
-      float largest = 0;
+      float extreme = 0;  // of two opposite ones the negative
       for (int64_t c = first; c < last; ++c) {
-        largest = std::max(largest, std::fabs(w[static_cast<size_t>(r * cols + c)]));
+        const float value = w[static_cast<size_t>(r * cols + c)];
+        const bool larger = std::fabs(value) > std::fabs(extreme);
+        if (larger || (value < 0 && value == -extreme)) extreme = value;
       }
-      const float scale = fp8 ? largest / 448.0f : bf16_to_float(float_to_bf16(largest / 7.0f));
-      const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+      const float scale =
+          fp8 ? std::fabs(extreme) / 448.0f : bf16_to_float(float_to_bf16(extreme / -8.0f));
+      const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
       for (int64_t c = first; c < last; ++c) {
         float& value = out[static_cast<size_t>(r * cols + c)];
         value = fp8 ? to_e4m3(value * inverse) * scale

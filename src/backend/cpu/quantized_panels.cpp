@@ -13,12 +13,15 @@ int64_t group_of(WeightFormat format, int64_t cols) {
   return format == WeightFormat::kInt4Group128 ? kInt4Group : cols;
 }
 
-float largest_magnitude(const HostMatrix& host, int64_t row, int64_t begin, int64_t end) {
-  float largest = 0;
+float scale_of(WeightFormat format, const HostMatrix& host, int64_t row, int64_t begin,
+               int64_t end) {
+  float low = 0, high = 0;
   for (int64_t col = begin; col < end; ++col) {
-    largest = std::fmax(largest, std::fabs(host_element(host, row, col)));
+    low = std::fmin(low, host_element(host, row, col));
+    high = std::fmax(high, host_element(host, row, col));
   }
-  return largest;
+  if (format == WeightFormat::kInt4Group128) return int4_scale(low, high);
+  return fp8_scale(std::fmax(-low, high));
 }
 
 std::byte* line_at(const PanelPlace& place, int64_t col) {
@@ -60,8 +63,7 @@ void pack_quantized_panel(const HostMatrix& host, WeightFormat format, int64_t p
   for (int64_t begin = 0; begin < host.cols; begin += group) {
     const int64_t end = std::min(begin + group, host.cols);
     for (int lane = 0; lane < rows; ++lane) {
-      const float largest = largest_magnitude(host, first + lane, begin, end);
-      const float scale = int4 ? int4_scale(largest) : fp8_scale(largest);
+      const float scale = scale_of(format, host, first + lane, begin, end);
       const float inverse = inverse_scale(scale);
       place.scales[begin / group * kLanes + lane] = scale;
       for (int64_t col = begin; col < end; ++col) {
