@@ -178,6 +178,23 @@ TEST_CASE("Sampling parameters out of range") {
   CHECK_THAT(refusal_of_demo({"--prompt", "x", "--logprobs", "1000"}), ContainsText("logprobs"));
 }
 
+TEST_CASE("Conversions that do not exist, or have nothing to convert") {
+  const std::string prompt = "x", main = demo_main().string();
+  CHECK_THAT(refusal_of_demo({"--quantization", "int8"}),
+             ContainsText("main.quantization") && ContainsText("fp8"));
+  CHECK_THAT(refusal_of_demo({"--draft-expand", "9B"}),
+             ContainsText("draft.expand") && ContainsText("70B"));
+  CHECK_THAT(
+      refusal({"generate", "--main", main, "--draft-quantization", "fp8", "--prompt", prompt}),
+      ContainsText("--draft-quantization") && ContainsText("--draft"));
+  CHECK_THAT(refusal({"plan", "--main", main, "--draft-expand", "1B"}),
+             ContainsText("--draft-expand"));
+  CHECK_THAT(refusal({"logits", "--model", main, "--quantization", "int8", "--ids", "1"}),
+             ContainsText("int8") && ContainsText("int4"));
+  CHECK_THAT(refusal({"logits", "--model", main, "--expand", "9B", "--ids", "1"}),
+             ContainsText("9B") && ContainsText("8B"));
+}
+
 TEST_CASE("Prompts that cannot be used") {
   CHECK_THAT(refusal_of_demo({"--prompt", ""}), ContainsText("the prompt is empty"));
   CHECK_THAT(refusal(generate_demo({"--prompt-file", "-"}), ""),

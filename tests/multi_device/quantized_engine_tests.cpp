@@ -38,7 +38,8 @@ Completion greedy(Engine& engine, int num_drafts) {
 
 uint64_t weights_of(const Engine& engine, const std::string& model) {
   uint64_t bytes = 0;
-  for (const MemoryUse& use : engine.memory()) {
+  const std::vector<MemoryUse> memory = engine.stats().memory;
+  for (const MemoryUse& use : memory) {
     CHECK(use.planned_bytes == use.actual_bytes);
     if (use.model == model && use.purpose == MemoryPurpose::kWeights) bytes += use.actual_bytes;
   }
