@@ -59,7 +59,7 @@ class NgramDrafter final : public Drafter {
   std::vector<NgramIndex> indexes_;  ///< for lookup_max, …, lookup_min
   std::vector<int32_t> text_;
   size_t prompt_tokens_ = 0;
-  int match_end_ = -1;  ///< where the longest suffix that occurred before ended there, or -1
+  int match_end_ = -1;   ///< where the longest suffix that occurred before ended there, or -1
   HostBuffer proposal_;  ///< what the copy to the device reads
 };
 

@@ -39,8 +39,8 @@ class RoundState {
 
   const RoundShape& shape() const { return shape_; }
 
-  /// Queues the set-up of a new text: history = prompt, length = prompt - 1 (the last token is in no
-  /// cache yet), no round committed, no output counted. The view has penalty buffers only when
+  /// Queues the set-up of a new text: history = prompt, length = prompt - 1 (the last token is in
+  /// no cache yet), no round committed, no output counted. The view has penalty buffers only when
   /// `penalties`. Work queued for the last text must be done.
   /// @throws ShapeError when the prompt is empty or longer than the context
   void start(std::span<const int32_t> prompt, uint64_t seed, bool penalties, Stream& stream);
@@ -75,10 +75,10 @@ class RoundState {
 
   /// A round's results in host memory.
   struct Result {
-    std::span<const int32_t> output;      ///< accepted tokens, then one more
-    const float* logprobs = nullptr;      ///< by row
-    const int32_t* top_ids = nullptr;     ///< (rows, top)
-    const float* top_logprobs = nullptr;  ///< (rows, top)
+    std::span<const int32_t> output;             ///< accepted tokens, then one more
+    const float* logprobs = nullptr;             ///< by row
+    const int32_t* top_ids = nullptr;            ///< (rows, top)
+    const float* top_logprobs = nullptr;         ///< (rows, top)
     const float* expected_acceptance = nullptr;  ///< by draft
   };
   /// @throws DeviceError when the count is impossible

@@ -150,7 +150,8 @@ class SpeculativeDecoder::Impl {
     result_.tokens.assign(from.output.begin(), from.output.end());
     result_.num_drafts = flight.num_drafts;
     result_.num_accepted = static_cast<int>(from.output.size()) - 1;
-    result_.draft_seconds = flight.num_drafts > 0 ? flight.drafted->seconds_since(*flight.begun) : 0;
+    result_.draft_seconds =
+        flight.num_drafts > 0 ? flight.drafted->seconds_since(*flight.begun) : 0;
     result_.verify_seconds = flight.verified->seconds_since(*flight.drafted);
     if (top_logprobs_ >= 0) take_logprobs(from);
     if (expected_acceptance_) {
@@ -228,7 +229,8 @@ class SpeculativeDecoder::Impl {
     const int queued = flight_of(read_).num_drafts + 1;
     if (max_tokens < queued) {
       throw UsageError("a round of up to " + std::to_string(queued) + " tokens is queued; " +
-                       std::to_string(max_tokens) + " asked for are fewer than the call before left");
+                       std::to_string(max_tokens) +
+                       " asked for are fewer than the call before left");
     }
   }
 
@@ -236,8 +238,8 @@ class SpeculativeDecoder::Impl {
   int choose_num_drafts(int max_tokens) {
     if (drafter_ == nullptr) return 0;
     const Length length = next_length();
-    const int wanted = std::min({policy_->next(), state_.shape().max_drafts,
-                                 room_for_drafts(max_tokens, length.most)});
+    const int wanted = std::min(
+        {policy_->next(), state_.shape().max_drafts, room_for_drafts(max_tokens, length.most)});
     return wanted <= 0 ? 0 : drafter_->capacity(length.most, wanted);
   }
 

@@ -40,8 +40,8 @@ struct RoundResult {
   int num_accepted = 0;         ///< tokens.size() - 1
   /// Of each draft, the sum over x of min(p(x), q(x)); when asked for and not greedy.
   std::vector<float> expected_acceptance;
-  double draft_seconds = 0;   ///< by the device's clock
-  double verify_seconds = 0;  ///< likewise: the main model's pass, acceptance and commit
+  double draft_seconds = 0;             ///< by the device's clock
+  double verify_seconds = 0;            ///< likewise: the main model's pass, acceptance and commit
   std::vector<RoundLogprobs> logprobs;  ///< one per token, when asked for
 };
 
@@ -85,8 +85,8 @@ class SpeculativeDecoder {
 
   /// One round that yields at most `max_tokens` (>= 1) tokens: what the text may still take. From
   /// one call to the next it falls by no more than the tokens returned, because the next round may
-  /// have been queued. The first round yields the first token of the text. The result is valid until
-  /// the next call.
+  /// have been queued. The first round yields the first token of the text. The result is valid
+  /// until the next call.
   /// @throws UsageError when the context is full, max_tokens < 1 or too low for a queued round, or
   /// nothing was started
   const RoundResult& round(int max_tokens);

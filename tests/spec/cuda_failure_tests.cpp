@@ -35,7 +35,8 @@ TEST_CASE("CUDA: a full device refuses by name and works again when there is roo
   CHECK(DemoPair(PairDrafter::kModel, cuda_device()).generate(prompt, settings, 50) == expected);
 }
 
-// The last one: a kernel that touches memory it does not own takes the device away from the process.
+// The last one: a kernel that touches memory it does not own takes the device away from the
+// process.
 TEST_CASE("CUDA: a failed device ends texts with an error and lets everything go", "[cuda]") {
   if (!has_gpu()) return;
   DemoPair pair(PairDrafter::kModel, cuda_device());
@@ -46,8 +47,8 @@ TEST_CASE("CUDA: a failed device ends texts with an error and lets everything go
   pair.decoder().round(100);  // and one is queued behind it
   {
     OpRunner run(cuda_device());
-    const TensorView nowhere(reinterpret_cast<void*>(uintptr_t{1} << 40), DType::kF32, {256},
-                             run.backend->device());
+    void* const address = reinterpret_cast<void*>(uintptr_t{kDeviceAlignment});  // no one's
+    const TensorView nowhere(address, DType::kF32, {256}, run.backend->device());
     run.backend->add(nowhere, nowhere, *run.stream);
     CHECK_THROWS_WITH(run.stream->synchronize(),
                       ContainsText("cuda:0: cudaStreamSynchronize failed: ") && ContainsText("; "));

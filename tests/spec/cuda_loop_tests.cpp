@@ -1,9 +1,8 @@
-// The promises of the decoding loop on a GPU: texts that no drafter changes, the chain's law, and
-// rounds in which the host waits once and the driver allocates nothing.
+// The promises of the decoding loop on a GPU: texts that no drafter changes, and rounds in which
+// the host waits once and the driver allocates nothing.
 
 #include "demo_pair.h"
 #include "driver_calls.h"
-#include "markov_exactness.h"
 #include "ops/op_runner.h"
 #include "support/catch.h"
 
@@ -13,7 +12,7 @@ using namespace tandem::test;
 namespace {
 
 using Kind = DecodeRule::Kind;
-constexpr int kMostDrafts = DemoPair::kMaxDrafts, kTokens = 800;
+constexpr int kMostDrafts = DemoPair::kMaxDrafts, kTokens = 1400;
 constexpr int64_t kLeastTokens = 100000;
 
 }  // namespace
@@ -27,14 +26,6 @@ TEST_CASE("CUDA: coupled texts are the same with any draft", "[cuda]") {
   if (!has_gpu()) return;
   CHECK(check_same_texts(cuda_device(), Kind::kCoupled, 0.8f, kTokens, kMostDrafts) >=
         kLeastTokens);
-}
-
-TEST_CASE("CUDA: long texts follow the chain's law", "[cuda]") {
-  if (has_gpu()) check_chain_law(cuda_device());
-}
-
-TEST_CASE("CUDA: the windows see a wrong law", "[cuda]") {
-  if (has_gpu()) check_chain_proof(cuda_device());
 }
 
 TEST_CASE("CUDA: texts are the same with and without launching ahead", "[cuda]") {

@@ -14,7 +14,7 @@ namespace tandem::test {
 namespace {
 
 const std::filesystem::path kSource = TANDEM_SOURCE_DIR;
-constexpr int kMaxPositions = 1024;
+constexpr int kMaxPositions = 2048;
 #ifdef TANDEM_SANITIZED
 constexpr size_t kPrompts = 2, kPromptTokens = 40;  // of what the file holds
 #else

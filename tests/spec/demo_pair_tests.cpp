@@ -79,8 +79,8 @@ TEST_CASE("sampled texts of the pair follow the main model's law", "[demo_pair]"
   constexpr uint64_t kCoolSeeds = 3u << 20;
   const Tokens prompt = demo_prompts()[kSampledPrompt];
   DemoPair plain(PairDrafter::kNone), model(PairDrafter::kModel);
-  const Counts expected =
-      count_tokens(plain, prompt, demo_settings(Kind::kBlock, 0, kTemperature), kTokens, kPlainSeeds);
+  const Counts expected = count_tokens(plain, prompt, demo_settings(Kind::kBlock, 0, kTemperature),
+                                       kTokens, kPlainSeeds);
   for (const auto& [kind, seeds] :
        {std::pair{Kind::kRejection, kRejectionSeeds}, std::pair{Kind::kBlock, kBlockSeeds}}) {
     const Counts counts =

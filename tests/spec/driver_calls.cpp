@@ -13,9 +13,9 @@ DriverCalls driver_calls() { return calls; }
 // It sends every call of `name` to `__wrap_name`, and calls of `__real_name` to the runtime.
 #define TANDEM_COUNT(counter, name, parameters, arguments) \
   extern "C" {                                             \
-  int __real_##name parameters;                    \
-  int __wrap_##name parameters;                    \
-  int __wrap_##name parameters {                   \
+  int __real_##name parameters;                            \
+  int __wrap_##name parameters;                            \
+  int __wrap_##name parameters {                           \
     ++tandem::test::calls.counter;                         \
     return __real_##name arguments;                        \
   }                                                        \
@@ -27,13 +27,10 @@ TANDEM_COUNT(allocations, cudaHostAlloc, (void** data, size_t bytes, unsigned in
              (data, bytes, flags))
 TANDEM_COUNT(allocations, cudaFreeHost, (void* data), (data))
 TANDEM_COUNT(allocations, cudaGraphInstantiate,
-             (void** exec, void* graph, unsigned long long flags),
-             (exec, graph, flags))
+             (void** exec, void* graph, unsigned long long flags), (exec, graph, flags))
 TANDEM_COUNT(event_waits, cudaEventSynchronize, (void* event), (event))
 TANDEM_COUNT(other_waits, cudaStreamSynchronize, (void* stream), (stream))
 TANDEM_COUNT(other_waits, cudaDeviceSynchronize, (void), ())
-TANDEM_COUNT(other_waits, cudaMemcpy,
-             (void* to, const void* from, size_t bytes, int kind),
+TANDEM_COUNT(other_waits, cudaMemcpy, (void* to, const void* from, size_t bytes, int kind),
              (to, from, bytes, kind))
-TANDEM_COUNT(graph_launches, cudaGraphLaunch, (void* exec, void* stream),
-             (exec, stream))
+TANDEM_COUNT(graph_launches, cudaGraphLaunch, (void* exec, void* stream), (exec, stream))

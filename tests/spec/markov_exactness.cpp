@@ -165,11 +165,11 @@ void check_chain_law(const DeviceSpec& device) {
     int k;
     Draft draft;
   };
-  for (const Case& c : {Case{Kind::kBlock, 0, Draft::kClose}, Case{Kind::kRejection, 3, Draft::kClose},
-                        Case{Kind::kBlock, 3, Draft::kClose}, Case{Kind::kBlock, 8, Draft::kFar},
-                        Case{Kind::kRejection, 1, Draft::kFar}, Case{Kind::kBlock, 4, Draft::kEqual},
-                        Case{Kind::kCoupled, 3, Draft::kClose},
-                        Case{Kind::kRejection, 2, Draft::kNgram}}) {
+  for (const Case& c :
+       {Case{Kind::kBlock, 0, Draft::kClose}, Case{Kind::kRejection, 3, Draft::kClose},
+        Case{Kind::kBlock, 3, Draft::kClose}, Case{Kind::kBlock, 8, Draft::kFar},
+        Case{Kind::kRejection, 1, Draft::kFar}, Case{Kind::kBlock, 4, Draft::kEqual},
+        Case{Kind::kCoupled, 3, Draft::kClose}, Case{Kind::kRejection, 2, Draft::kNgram}}) {
     Chain chain(make_backend(device, 1), c.draft);
     const double p = chain.p_value(c.rule, c.k);
     CAPTURE(static_cast<int>(c.rule), c.k, static_cast<int>(c.draft), p, chain.num_accepted,

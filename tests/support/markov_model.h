@@ -41,9 +41,11 @@ class MarkovModel final : public LanguageModel {
       }
       for (double& p : law) p /= sum;
     }
-    const std::array<HostMatrix, 1> matrix = {HostMatrix{
-        .data = bits.data(), .dtype = DType::kBF16, .rows = vocab, .cols = kColumns,
-        .row_stride = kColumns}};
+    const std::array<HostMatrix, 1> matrix = {HostMatrix{.data = bits.data(),
+                                                         .dtype = DType::kBF16,
+                                                         .rows = vocab,
+                                                         .cols = kColumns,
+                                                         .row_stride = kColumns}};
     const auto stream = backend.make_stream();
     view_ = backend.load_weight(spec_, matrix, {}, weight_.data(), *stream);
     stream->synchronize();
