@@ -18,6 +18,9 @@ struct RoundArgs {
   int32_t* main_tokens = nullptr;
   int32_t* output = nullptr;
   int32_t* count = nullptr;
+  int result_slots = 0;
+  int32_t* results = nullptr;
+  int32_t* rounds = nullptr;
   const int32_t* round_base = nullptr;
   const uint64_t* seeds = nullptr;
   const int32_t* streams = nullptr;

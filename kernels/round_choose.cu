@@ -33,14 +33,26 @@ __global__ void commit_kernel(const __grid_constant__ RoundArgs round) {
   const int32_t* output = round.output + static_cast<int64_t>(s) * (round.max_drafts + 1);
   const int count = round.count[s], length = round.length[s];
   const auto i = static_cast<int>(threadIdx.x);
+  const bool keep = round.results != nullptr;
+  const int number = keep ? round.rounds[s] : 0;
+  int32_t* result = round.results + static_cast<int64_t>(keep ? number % round.result_slots : 0) *
+                                        round.sequences * (round.max_drafts + 2);
   if (i < count) {
+    if (keep) {
+      result[round.sequences + static_cast<int64_t>(s) * (round.max_drafts + 1) + i] = output[i];
+    }
     round.history[static_cast<int64_t>(s) * round.history_stride + length + 1 + i] = output[i];
     if (round.output_counts != nullptr) {
       atomicAdd(round.output_counts + static_cast<int64_t>(s) * round.vocab + output[i], 1);
     }
   }
   __syncthreads();
-  if (i == 0) round.length[s] = length + count;
+  if (i != 0) return;
+  round.length[s] = length + count;
+  if (keep) {
+    result[s] = count;
+    round.rounds[s] = number + 1;
+  }
 }
 
 /// Keys that order by score, then by lower id.

@@ -46,10 +46,19 @@ class Backend {
   virtual std::unique_ptr<Stream> make_stream() = 0;
   virtual std::unique_ptr<Event> make_event() = 0;
   virtual std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) = 0;
+  /// True when queued work runs while the host goes on; false when it is done on return.
+  virtual bool works_beside_host() const = 0;
+  /// @throws MemoryError when the host has no such memory left
+  virtual HostBuffer make_host_buffer(size_t bytes) = 0;
   virtual void copy_to_device(void* device, const void* host, size_t bytes, Stream& stream) = 0;
   virtual void copy_to_host(void* host, const void* device, size_t bytes, Stream& stream) = 0;
   virtual void copy(void* to, const void* from, size_t bytes, Stream& stream) = 0;
   virtual void fill_zero(void* data, size_t bytes, Stream& stream) = 0;
+
+  /// Names what the calling thread queues from here to `end_range`, for profilers. Ranges nest.
+  /// @param number tells ranges of one name apart: a round's number, say
+  virtual void begin_range(const char* name, int64_t number) = 0;
+  virtual void end_range() noexcept = 0;
 
   // Weights
   // --------------------------------------------------------------------------------------------------------
@@ -131,7 +140,8 @@ class Backend {
   ///                                                                        out (S, K_max) f32
   virtual void expected_acceptance(const RoundView& round, int num_drafts, float* out,
                                    Stream& stream) = 0;
-  /// history[length + 1 + i] = output[i], output_counts updated, length += count.
+  /// history[length + 1 + i] = output[i], output_counts updated, length += count; count and output
+  /// also go to the place in `results` of round number `rounds`, which is counted up.
   virtual void commit(const RoundView& round, Stream& stream) = 0;
   /// logprobs[r] = log softmax(logits[r])[ids[r]]; the `top` largest and their ids, descending,
   /// ties to the lower id; and the log-sum-exp.         logits (rows, n), ids (rows) may be null,
@@ -139,6 +149,20 @@ class Backend {
   virtual void log_probabilities(TensorView logits, const int32_t* ids, int top, float* logprobs,
                                  int32_t* top_ids, float* top_logprobs, float* logsumexp,
                                  Stream& stream) = 0;
+};
+
+/// A profiler's range over a scope.
+class ProfileRange {
+ public:
+  ProfileRange(Backend& backend, const char* name, int64_t number) : backend_(backend) {
+    backend_.begin_range(name, number);
+  }
+  ~ProfileRange() { backend_.end_range(); }
+  ProfileRange(const ProfileRange&) = delete;
+  ProfileRange& operator=(const ProfileRange&) = delete;
+
+ private:
+  Backend& backend_;
 };
 
 /// Bytes that `load_weight` needs on a device of this kind; pure arithmetic, for plans.

@@ -31,6 +31,11 @@ struct RoundView {
   int32_t* output = nullptr;  ///< (S, K_max + 1) accepted tokens, then one more
   int32_t* count = nullptr;   ///< (S) accepted + 1
 
+  /// Rounds that `results` has places for, so that one may be read while the next is at work.
+  int result_slots = 0;
+  int32_t* results = nullptr;  ///< (result_slots, S * (K_max + 2)) counts, then outputs; null: none
+  int32_t* rounds = nullptr;  ///< (S) rounds committed since the text began; unless results is null
+
   const int32_t* round_base =
       nullptr;  ///< (S) keys the random numbers of rejection and block; normally == length
   const uint64_t* seeds = nullptr;   ///< (S) Philox keys

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -43,6 +44,25 @@ class DeviceBuffer {
  private:
   MemoryResource* memory_ = nullptr;
   void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+/// Host memory that a device's copies may read and write while the host goes on: page-locked for a
+/// GPU. Move-only; released in the destructor. Outside every plan, which is about devices.
+class HostBuffer {
+ public:
+  using Release = void (*)(void*) noexcept;
+  HostBuffer() = default;
+  HostBuffer(void* data, size_t bytes, Release release) : data_(data, release), bytes_(bytes) {}
+
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_.get());
+  }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  std::unique_ptr<void, Release> data_{nullptr, [](void*) noexcept {}};
   size_t bytes_ = 0;
 };
 

@@ -22,7 +22,7 @@ class CompletionBuilder {
                     std::span<const int32_t> prompt, const SamplingParams& params, int index,
                     uint64_t seed, const OnText& on_text);
 
-  /// The prompt has been taken in, this long after the beginning.
+  /// The prompt took this long on the device.
   void prefilled(double seconds);
   /// Takes the tokens of a round that was finished this long after the beginning. Throws what
   /// `on_text` throws.

@@ -229,10 +229,10 @@ class Engine::Impl {
       decoder.start(state.prompt, settings);
       prefilled = true;
     }
-    builder.prefilled(watch.seconds());
     while (!builder.ended() && decoder.remaining_positions() > 0) {
       if (state.cancelled) return builder.finish(FinishReason::kCancelled);
       const RoundResult& round = decoder.round(builder.tokens_left());
+      builder.prefilled(decoder.prefill_seconds());
       builder.take(round, watch.seconds());
     }
     return builder.finish(FinishReason::kLength);

@@ -47,7 +47,10 @@ KvCache::KvCache(const ModelConfig& config, const ModelShard& shard, const KvCac
   device_table_ = table.as<int32_t>();
   for (KvLayerView& view : layers_) view.page_table = device_table_;
 
-  host_table_.assign(static_cast<size_t>(table.count()), 0);
+  host_table_ = backend.make_host_buffer(table.bytes());
+  std::fill_n(host_table_.as<int32_t>(), table.count(), 0);
+  uploaded_.assign(static_cast<size_t>(size.max_sequences), 0);
+  uploads_ = backend.make_event();
   sequences_.resize(static_cast<size_t>(size.max_sequences));
   references_.assign(static_cast<size_t>(size.pages), 0);
   for (int32_t page = size.pages - 1; page >= 0; --page) free_pages_.push_back(page);
@@ -167,13 +170,20 @@ void KvCache::upload(int index, Stream& stream) {
   const size_t row = static_cast<size_t>(index) * static_cast<size_t>(size_.max_pages());
   // Entries behind the sequence's pages may be stale: no row ever looks at a slot that is not
   // reserved.
-  const auto changed =
-      std::mismatch(pages.begin(), pages.end(), host_table_.begin() + static_cast<ptrdiff_t>(row));
+  int32_t* const entries = host_table_.as<int32_t>() + row;
+  const auto changed = std::mismatch(pages.begin(), pages.end(), entries);
   if (changed.first == pages.end()) return;
   const auto first = static_cast<size_t>(changed.first - pages.begin());
+  size_t& uploaded = uploaded_[static_cast<size_t>(index)];
+  if (first < uploaded) {
+    uploads_->wait();
+    std::fill(uploaded_.begin(), uploaded_.end(), size_t{0});
+  }
   std::copy(changed.first, pages.end(), changed.second);
-  backend_.copy_to_device(device_table_ + row + first, host_table_.data() + row + first,
+  backend_.copy_to_device(device_table_ + row + first, entries + first,
                           (pages.size() - first) * sizeof(int32_t), stream);
+  stream.record(*uploads_);
+  uploaded = pages.size();
 }
 
 }  // namespace tandem

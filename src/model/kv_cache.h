@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
@@ -29,7 +30,8 @@ struct KvCacheSize {
 /// Keys and values of every layer a rank holds, in pages of `kPageTokens` slots that sequences
 /// share by reference count. A sequence is a page table; how many of its positions are valid is the
 /// caller's length, so rolling back costs nothing. All bookkeeping is on the host; the page table
-/// has a copy in device memory that is updated when it changes. One thread at a time.
+/// has a copy in device memory that is updated when it changes, without waiting for the stream
+/// unless entries are replaced. One thread at a time.
 class KvCache {
  public:
   /// Bytes of the arena that a cache of this size takes: keys and values of the shard's layers, and
@@ -82,7 +84,9 @@ class KvCache {
   std::vector<Sequence> sequences_;
   std::vector<int> references_;      ///< by page
   std::vector<int32_t> free_pages_;  ///< the next page to hand out is the last
-  std::vector<int32_t> host_table_;  ///< (max_sequences, max_pages), what the device holds
+  HostBuffer host_table_;            ///< (max_sequences, max_pages) i32, what the device holds
+  std::vector<size_t> uploaded_;     ///< by sequence: entries that a copy may still be reading
+  std::unique_ptr<Event> uploads_;   ///< behind the last copy of the table
   int32_t* device_table_ = nullptr;
 };
 

@@ -48,13 +48,14 @@ ModelDrafter::ModelDrafter(LanguageModel& model, int main_vocab, std::span<const
   allowed_ = view.as<uint8_t>();
 }
 
-void ModelDrafter::start(std::span<const int32_t> prompt, const DecodeRule& rule, Stream& stream) {
+void ModelDrafter::start(const RoundView& round, std::span<const int32_t> prompt,
+                         const DecodeRule& rule, Stream& stream) {
   restart(rule);
   model_.truncate(kSequence, 0, stream);
   const auto cached = static_cast<int>(prompt.size()) - 1;
   if (capacity(cached, 1) == 0) return;  // a prompt beyond the draft's context is never drafted for
   model_.reserve(kSequence, cached, stream);
-  rows_.prefill(model_, kSequence, prompt.first(static_cast<size_t>(cached)), stream);
+  rows_.prefill(model_, round, kSequence, cached, stream);
 }
 
 void ModelDrafter::restart(const DecodeRule& rule) {
@@ -69,7 +70,7 @@ int ModelDrafter::capacity(int length, int wanted) const {
 }
 
 int ModelDrafter::draft(const RoundView& round, const DraftRequest& request, Stream& stream) {
-  model_.reserve(kSequence, request.length + request.num_drafts, stream);
+  model_.reserve(kSequence, request.most_length + request.num_drafts, stream);
   catch_up(round, std::min(request.uncached, request.length - 1), stream);
   auto& graph = graphs_[static_cast<size_t>(request.num_drafts)];
   if (graph == nullptr) {

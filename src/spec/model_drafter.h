@@ -31,11 +31,13 @@ class ModelDrafter final : public Drafter {
   /// @throws ModelError when no id is allowed
   ModelDrafter(LanguageModel& model, int main_vocab, std::span<const uint8_t> allowed);
 
-  void start(std::span<const int32_t> prompt, const DecodeRule& rule, Stream& stream) override;
+  void start(const RoundView& round, std::span<const int32_t> prompt, const DecodeRule& rule,
+             Stream& stream) override;
   void restart(const DecodeRule& rule) override;
   int capacity(int length, int wanted) const override;
   int draft(const RoundView& round, const DraftRequest& request, Stream& stream) override;
   bool is_certain() const override { return false; }
+  bool works_on_host() const override { return false; }
   void observe(std::span<const int32_t>) override {}
 
  private:

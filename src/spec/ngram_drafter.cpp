@@ -51,7 +51,8 @@ int NgramIndex::insert(std::span<const int32_t> text) {
 }
 
 NgramDrafter::NgramDrafter(Backend& backend, int lookup_min, int lookup_max, int max_positions)
-    : backend_(backend) {
+    : backend_(backend),
+      proposal_(backend.make_host_buffer(kMaxSpeculativeTokens * sizeof(int32_t))) {
   if (lookup_min < 1 || lookup_max < lookup_min) {
     throw UsageError("prompt lookup needs 1 <= prompt_lookup_min <= prompt_lookup_max, not " +
                      std::to_string(lookup_min) + " and " + std::to_string(lookup_max));
@@ -59,7 +60,6 @@ NgramDrafter::NgramDrafter(Backend& backend, int lookup_min, int lookup_max, int
   const int max_tokens = tokens_for(max_positions);
   for (int n = lookup_max; n >= lookup_min; --n) indexes_.emplace_back(n, max_tokens);
   text_.reserve(static_cast<size_t>(max_tokens));
-  proposal_.reserve(kMaxSpeculativeTokens);
 }
 
 uint64_t NgramDrafter::host_bytes(int lookup_min, int lookup_max, int max_positions) {
@@ -74,7 +74,8 @@ uint64_t NgramDrafter::host_bytes() const {
   return bytes;
 }
 
-void NgramDrafter::start(std::span<const int32_t> prompt, const DecodeRule& rule, Stream&) {
+void NgramDrafter::start(const RoundView&, std::span<const int32_t> prompt, const DecodeRule& rule,
+                         Stream&) {
   text_.assign(prompt.begin(), prompt.end());
   prompt_tokens_ = prompt.size();
   restart(rule);
@@ -104,13 +105,14 @@ void NgramDrafter::take_in(size_t tokens) {
 int NgramDrafter::capacity(int, int wanted) const { return match_end_ >= 0 ? wanted : 0; }
 
 int NgramDrafter::draft(const RoundView& round, const DraftRequest& request, Stream& stream) {
-  proposal_.clear();
-  for (int i = 0; i < request.num_drafts; ++i) {
-    const size_t from = static_cast<size_t>(match_end_) + 1 + static_cast<size_t>(i);
-    proposal_.push_back(from < text_.size() ? text_[from] : proposal_[from - text_.size()]);
+  // The last round has been read, so its copy is done.
+  const auto count = static_cast<size_t>(request.num_drafts);
+  int32_t* const proposal = proposal_.as<int32_t>();
+  for (size_t i = 0; i < count; ++i) {
+    const size_t from = static_cast<size_t>(match_end_) + 1 + i;
+    proposal[i] = from < text_.size() ? text_[from] : proposal[from - text_.size()];
   }
-  backend_.copy_to_device(round.drafts, proposal_.data(), proposal_.size() * sizeof(int32_t),
-                          stream);
+  backend_.copy_to_device(round.drafts, proposal, count * sizeof(int32_t), stream);
   return request.num_drafts;
 }
 

@@ -42,11 +42,13 @@ class NgramDrafter final : public Drafter {
   /// @throws UsageError unless 1 <= lookup_min <= lookup_max
   NgramDrafter(Backend& backend, int lookup_min, int lookup_max, int max_positions);
 
-  void start(std::span<const int32_t> prompt, const DecodeRule& rule, Stream& stream) override;
+  void start(const RoundView& round, std::span<const int32_t> prompt, const DecodeRule& rule,
+             Stream& stream) override;
   void restart(const DecodeRule& rule) override;
   int capacity(int length, int wanted) const override;
   int draft(const RoundView& round, const DraftRequest& request, Stream& stream) override;
   bool is_certain() const override { return true; }
+  bool works_on_host() const override { return true; }
   void observe(std::span<const int32_t> tokens) override;
 
  private:
@@ -57,8 +59,8 @@ class NgramDrafter final : public Drafter {
   std::vector<NgramIndex> indexes_;  ///< for lookup_max, …, lookup_min
   std::vector<int32_t> text_;
   size_t prompt_tokens_ = 0;
-  int match_end_ = -1;  ///< where the longest suffix that occurred before ended there, or -1
-  std::vector<int32_t> proposal_;
+  int match_end_ = -1;   ///< where the longest suffix that occurred before ended there, or -1
+  HostBuffer proposal_;  ///< what the copy to the device reads
 };
 
 }  // namespace tandem

@@ -1,15 +1,19 @@
 #include "spec/round_state.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <string>
+#include <type_traits>
 
+#include "core/size.h"
 #include "tandem/error.h"
 
 namespace tandem {
 namespace {
 
 struct Buffers {
-  TensorView length, seeds, streams, history, drafts, draft_probs, main_probs, main_tokens, result;
+  TensorView length, seeds, streams, history, drafts, draft_probs, main_probs, main_tokens;
+  TensorView count, output, results, rounds;
   TensorView output_counts, prompt_seen, logprobs, logsumexp, top_ids, top_logprobs;
   TensorView expected_acceptance;
 };
@@ -30,8 +34,10 @@ Buffers carve(const RoundShape& shape, Take&& take) {
   b.draft_probs = take(DType::kF32, Shape{s, shape.draft_probs ? k : 0, v});
   b.main_probs = take(DType::kF32, Shape{s, k + 1, v});
   b.main_tokens = take(DType::kI32, Shape{s, k + 1});
-  // Counts, then outputs, side by side so that one copy brings both to the host.
-  b.result = take(DType::kI32, Shape{s * (k + 2)});
+  b.count = take(DType::kI32, Shape{s});
+  b.output = take(DType::kI32, Shape{s, k + 1});
+  b.results = take(DType::kI32, Shape{kRoundsInFlight, s * (k + 2)});
+  b.rounds = take(DType::kI32, Shape{s});
   b.output_counts = take(DType::kI32, Shape{s, v});
   b.prompt_seen = take(DType::kU8, Shape{s, v});
   b.logprobs = take(DType::kF32, Shape{s, k + 1});
@@ -84,8 +90,11 @@ RoundState::RoundState(Backend& backend, const RoundShape& shape)
   view_.draft_probs = shape.draft_probs ? b.draft_probs.as<float>() : nullptr;
   view_.main_probs = b.main_probs.as<float>();
   view_.main_tokens = b.main_tokens.as<int32_t>();
-  view_.count = b.result.as<int32_t>();
-  view_.output = view_.count + shape.sequences;
+  view_.count = b.count.as<int32_t>();
+  view_.output = b.output.as<int32_t>();
+  view_.result_slots = kRoundsInFlight;
+  view_.results = b.results.as<int32_t>();
+  view_.rounds = b.rounds.as<int32_t>();
   view_.round_base = view_.length;
   view_.seeds = b.seeds.as<uint64_t>();
   view_.streams = b.streams.as<int32_t>();
@@ -98,14 +107,35 @@ RoundState::RoundState(Backend& backend, const RoundShape& shape)
                b.logsumexp.as<float>()};
   expected_acceptance_ = b.expected_acceptance.as<float>();
 
-  const auto rows = static_cast<size_t>(shape.max_drafts) + 1;
-  host_prompt_.reserve(static_cast<size_t>(shape.max_positions));
-  host_prompt_seen_.resize(static_cast<size_t>(shape.vocab));
-  host_result_.resize(rows + 1);
-  host_expected_acceptance_.resize(static_cast<size_t>(shape.max_drafts));
-  host_logprobs_.resize(rows);
-  host_top_ids_.resize(rows * kMaxTopLogprobs);
-  host_top_logprobs_.resize(rows * kMaxTopLogprobs);
+  carve_host();
+}
+
+void RoundState::carve_host() {
+  const auto rows = static_cast<size_t>(shape_.max_drafts) + 1;
+  size_t used = 0;
+  std::byte* base = nullptr;
+  const auto take = [&](auto*& pointer, size_t count) {
+    using Element = std::remove_reference_t<decltype(*pointer)>;
+    if (base != nullptr) pointer = reinterpret_cast<Element*>(base + used);
+    used += align_up(count * sizeof(Element), alignof(std::max_align_t));
+  };
+  const auto carve_all = [&] {
+    used = 0;
+    for (HostResult& result : host_results_) {
+      take(result.counted, static_cast<size_t>(result_ints()));
+      take(result.logprobs, rows);
+      take(result.top_ids, rows * kMaxTopLogprobs);
+      take(result.top_logprobs, rows * kMaxTopLogprobs);
+      take(result.expected_acceptance, static_cast<size_t>(shape_.max_drafts));
+    }
+    take(host_start_, 1);
+    take(host_prompt_, static_cast<size_t>(shape_.max_positions));
+    take(host_prompt_seen_, static_cast<size_t>(shape_.vocab));
+  };
+  carve_all();
+  host_memory_ = backend_.make_host_buffer(used);
+  base = host_memory_.as<std::byte>();
+  carve_all();
 }
 
 void RoundState::start(std::span<const int32_t> prompt, uint64_t seed, bool penalties,
@@ -114,27 +144,29 @@ void RoundState::start(std::span<const int32_t> prompt, uint64_t seed, bool pena
     throw ShapeError("a prompt of " + std::to_string(prompt.size()) + " tokens in a context of " +
                      std::to_string(shape_.max_positions));
   }
-  host_prompt_.assign(prompt.begin(), prompt.end());
-  const auto length = static_cast<int32_t>(prompt.size()) - 1;
-  constexpr int32_t kStream = 0;
-  backend_.copy_to_device(view_.history, host_prompt_.data(), prompt.size_bytes(), stream);
-  backend_.copy_to_device(view_.length, &length, sizeof(length), stream);
-  backend_.copy_to_device(seeds_, &seed, sizeof(seed), stream);
-  backend_.copy_to_device(streams_, &kStream, sizeof(kStream), stream);
+  std::copy(prompt.begin(), prompt.end(), host_prompt_);
+  *host_start_ = {.seed = seed, .length = static_cast<int32_t>(prompt.size()) - 1, .stream = 0};
+  const auto upload = [&](void* to, const void* from, size_t bytes) {
+    backend_.copy_to_device(to, from, bytes, stream);
+  };
+  upload(view_.history, host_prompt_, prompt.size_bytes());
+  upload(view_.length, &host_start_->length, sizeof(host_start_->length));
+  upload(seeds_, &host_start_->seed, sizeof(host_start_->seed));
+  upload(streams_, &host_start_->stream, sizeof(host_start_->stream));
+  backend_.fill_zero(view_.rounds, sizeof(*view_.rounds), stream);
   // Rows behind an accepted run keep the ids of earlier rounds: they must be ids from the start.
-  backend_.fill_zero(view_.count, host_result_.size() * sizeof(int32_t), stream);
+  const auto outputs = static_cast<size_t>(shape_.max_drafts) + 1;
+  backend_.fill_zero(view_.output, outputs * sizeof(int32_t), stream);
   view_.output_counts = penalties ? output_counts_ : nullptr;
   view_.prompt_seen = penalties ? prompt_seen_ : nullptr;
-  if (penalties) {
-    std::fill(host_prompt_seen_.begin(), host_prompt_seen_.end(), uint8_t{0});
-    for (const int32_t token : prompt) {
-      if (token >= 0 && token < shape_.vocab) host_prompt_seen_[static_cast<size_t>(token)] = 1;
-    }
-    const auto vocab = static_cast<size_t>(shape_.vocab);
-    backend_.copy_to_device(prompt_seen_, host_prompt_seen_.data(), vocab, stream);
-    backend_.fill_zero(output_counts_, vocab * sizeof(int32_t), stream);
+  if (!penalties) return;
+  const auto vocab = static_cast<size_t>(shape_.vocab);
+  std::fill_n(host_prompt_seen_, vocab, uint8_t{0});
+  for (const int32_t token : prompt) {
+    if (token >= 0 && token < shape_.vocab) host_prompt_seen_[token] = 1;
   }
-  stream.synchronize();
+  upload(prompt_seen_, host_prompt_seen_, vocab);
+  backend_.fill_zero(output_counts_, vocab * sizeof(int32_t), stream);
 }
 
 TensorView RoundState::main_probs(int num_drafts) const {
@@ -142,30 +174,38 @@ TensorView RoundState::main_probs(int num_drafts) const {
       .rows(0, int64_t{num_drafts} + 1);
 }
 
-void RoundState::fetch(int top, Stream& stream) {
-  backend_.copy_to_host(host_result_.data(), view_.count, host_result_.size() * sizeof(int32_t),
-                        stream);
+void RoundState::fetch(int64_t number, int top, bool with_expected_acceptance, Stream& stream) {
+  const HostResult& to = host_result(number);
+  const auto fetch = [&](void* host, const void* device, size_t bytes) {
+    if (bytes > 0) backend_.copy_to_host(host, device, bytes, stream);
+  };
+  const auto ints = static_cast<size_t>(result_ints());
+  const int64_t slot = number % view_.result_slots;
+  fetch(to.counted, view_.results + slot * result_ints(), ints * sizeof(int32_t));
+  if (with_expected_acceptance) {
+    fetch(to.expected_acceptance, expected_acceptance_,
+          static_cast<size_t>(shape_.max_drafts) * sizeof(float));
+  }
   if (top < 0) return;
-  const size_t rows = host_logprobs_.size(), ids = rows * static_cast<size_t>(top);
-  backend_.copy_to_host(host_logprobs_.data(), logprobs_.logprobs, rows * sizeof(float), stream);
-  if (top == 0) return;
-  backend_.copy_to_host(host_top_ids_.data(), logprobs_.top_ids, ids * sizeof(int32_t), stream);
-  backend_.copy_to_host(host_top_logprobs_.data(), logprobs_.top_logprobs, ids * sizeof(float),
-                        stream);
+  const size_t rows = static_cast<size_t>(shape_.max_drafts) + 1;
+  const size_t ids = rows * static_cast<size_t>(top);
+  fetch(to.logprobs, logprobs_.logprobs, rows * sizeof(float));
+  fetch(to.top_ids, logprobs_.top_ids, ids * sizeof(int32_t));
+  fetch(to.top_logprobs, logprobs_.top_logprobs, ids * sizeof(float));
 }
 
-void RoundState::fetch_expected_acceptance(Stream& stream) {
-  backend_.copy_to_host(host_expected_acceptance_.data(), expected_acceptance_,
-                        host_expected_acceptance_.size() * sizeof(float), stream);
-}
-
-std::span<const int32_t> RoundState::output() const {
-  const int32_t count = host_result_.front();
+RoundState::Result RoundState::result(int64_t number) const {
+  const HostResult& from = host_result(number);
+  const int32_t count = from.counted[0];
   if (count < 1 || count > shape_.max_drafts + 1) {
     throw DeviceError(to_string(backend_.device()) + ": a round ended with a count of " +
                       std::to_string(count) + " tokens, which cannot be");
   }
-  return {host_result_.data() + 1, static_cast<size_t>(count)};
+  return {.output = {from.counted + shape_.sequences, static_cast<size_t>(count)},
+          .logprobs = from.logprobs,
+          .top_ids = from.top_ids,
+          .top_logprobs = from.top_logprobs,
+          .expected_acceptance = from.expected_acceptance};
 }
 
 }  // namespace tandem

@@ -1,8 +1,8 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "backend/backend.h"
 #include "core/memory.h"
@@ -23,9 +23,12 @@ struct RoundShape {
 /// The most log-probabilities beside the token's own that a round can report.
 inline constexpr int kMaxTopLogprobs = 20;
 
-/// Owns the fixed-address device buffers of one round (DESIGN 3) and the host memory in which its
-/// results arrive. Everything is allocated when made, out of one arena of `bytes(shape)`.
-/// One thread at a time.
+/// Rounds that may be on their way at once: one at work, and one queued behind it.
+inline constexpr int kRoundsInFlight = 2;
+
+/// Owns the fixed-address device buffers of one round (DESIGN 3) and the ring of host memory in
+/// which results arrive. Everything is allocated when made: on the device out of one arena of
+/// `bytes(shape)`, on the host page-locked. One thread at a time.
 class RoundState {
  public:
   /// Bytes of device memory that the constructor takes; pure arithmetic, for plans.
@@ -36,8 +39,9 @@ class RoundState {
 
   const RoundShape& shape() const { return shape_; }
 
-  /// Sets up a new text: history = prompt, length = prompt - 1 (the last token is in no cache yet),
-  /// no output counted. The view has penalty buffers only when `penalties`. Waits for the stream.
+  /// Queues the set-up of a new text: history = prompt, length = prompt - 1 (the last token is in
+  /// no cache yet), no round committed, no output counted. The view has penalty buffers only when
+  /// `penalties`. Work queued for the last text must be done.
   /// @throws ShapeError when the prompt is empty or longer than the context
   void start(std::span<const int32_t> prompt, uint64_t seed, bool penalties, Stream& stream);
 
@@ -63,22 +67,22 @@ class RoundState {
   /// Where `Backend::expected_acceptance` puts its results.                  (S, K_max) f32
   float* expected_acceptance() const { return expected_acceptance_; }
 
-  /// Queues the copy of output and count (and log-probabilities of `top` ids when top >= 0) to the
-  /// host; the functions below give them once the stream has passed this point.
-  void fetch(int top, Stream& stream);
-  /// The same for `expected_acceptance`.
-  void fetch_expected_acceptance(Stream& stream);
-  /// Accepted tokens, then one more. @throws DeviceError when the count is impossible
-  std::span<const int32_t> output() const;
-  /// Of the round's first draft, the second, …
-  std::span<const float> expected_acceptances() const { return host_expected_acceptance_; }
-  float logprob(int row) const { return host_logprobs_[static_cast<size_t>(row)]; }
-  int32_t top_id(int row, int rank, int top) const {
-    return host_top_ids_[static_cast<size_t>(row * top + rank)];
-  }
-  float top_logprob(int row, int rank, int top) const {
-    return host_top_logprobs_[static_cast<size_t>(row * top + rank)];
-  }
+  /// Queues the copy of what round `number` of the text gave (from 0; with log-probabilities of
+  /// `top` ids when top >= 0) to the host. `result(number)` is that once the stream has passed this
+  /// point, until round number + kRoundsInFlight is fetched. Tokens are kept on the device as long;
+  /// the rest must be fetched before the next round computes its own.
+  void fetch(int64_t number, int top, bool with_expected_acceptance, Stream& stream);
+
+  /// A round's results in host memory.
+  struct Result {
+    std::span<const int32_t> output;             ///< accepted tokens, then one more
+    const float* logprobs = nullptr;             ///< by row
+    const int32_t* top_ids = nullptr;            ///< (rows, top)
+    const float* top_logprobs = nullptr;         ///< (rows, top)
+    const float* expected_acceptance = nullptr;  ///< by draft
+  };
+  /// @throws DeviceError when the count is impossible
+  Result result(int64_t number) const;
 
  private:
   Backend& backend_;
@@ -94,14 +98,31 @@ class RoundState {
   LogprobBuffers logprobs_;
   float* expected_acceptance_ = nullptr;
 
-  // Host memory that copies read from or write to while the device works.
-  std::vector<int32_t> host_prompt_;
-  std::vector<uint8_t> host_prompt_seen_;
-  std::vector<int32_t> host_result_;
-  std::vector<float> host_expected_acceptance_;
-  std::vector<float> host_logprobs_;
-  std::vector<int32_t> host_top_ids_;
-  std::vector<float> host_top_logprobs_;
+  /// Where a round's results arrive.
+  struct HostResult {
+    int32_t* counted = nullptr;  ///< count, then output
+    float* logprobs = nullptr;
+    int32_t* top_ids = nullptr;
+    float* top_logprobs = nullptr;
+    float* expected_acceptance = nullptr;
+  };
+  /// What a text begins with, for copies to read.
+  struct TextStart {
+    uint64_t seed = 0;
+    int32_t length = 0;
+    int32_t stream = 0;
+  };
+  const HostResult& host_result(int64_t number) const {
+    return host_results_[static_cast<size_t>(number % kRoundsInFlight)];
+  }
+  void carve_host();
+  int result_ints() const { return shape_.sequences * (shape_.max_drafts + 2); }
+
+  HostBuffer host_memory_;
+  std::array<HostResult, kRoundsInFlight> host_results_;
+  TextStart* host_start_ = nullptr;
+  int32_t* host_prompt_ = nullptr;
+  uint8_t* host_prompt_seen_ = nullptr;
 };
 
 }  // namespace tandem

@@ -1,7 +1,6 @@
 #include "spec/row_buffer.h"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
 
 #include "tandem/error.h"
@@ -34,26 +33,13 @@ Rows RowBuffer::rows(int count) const {
   return rows;
 }
 
-void RowBuffer::prefill(LanguageModel& model, int sequence, std::span<const int32_t> tokens,
+void RowBuffer::prefill(LanguageModel& model, const RoundView& round, int sequence, int length,
                         Stream& stream) const {
-  Backend& backend = model.backend();
-  std::vector<int32_t> positions(tokens.size());
-  std::iota(positions.begin(), positions.end(), 0);
-  const std::vector<int32_t> sequences(tokens.size(), sequence);
-  const auto chunk = static_cast<size_t>(rows_.count);
-  for (size_t first = 0; first < tokens.size(); first += chunk) {
-    const size_t count = std::min(chunk, tokens.size() - first);
-    const auto upload = [&](const TensorView& to, const int32_t* from) {
-      backend.copy_to_device(to.data(), from, count * sizeof(int32_t), stream);
-    };
-    const Rows chunk_rows = rows(static_cast<int>(count));
-    upload(chunk_rows.tokens, tokens.data() + first);
-    upload(chunk_rows.positions, positions.data() + first);
-    upload(chunk_rows.slots, positions.data() + first);
-    upload(chunk_rows.sequences, sequences.data() + first);
-    model.forward(chunk_rows, chunk_rows.count, stream);
+  for (int first = 0; first < length; first += rows_.count) {
+    const Rows chunk = rows(std::min(rows_.count, length - first));
+    model.backend().round_rows(round, first - length, sequence, chunk, stream);
+    model.forward(chunk, chunk.count, stream);
   }
-  stream.synchronize();
 }
 
 }  // namespace tandem

@@ -1,8 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
-#include <vector>
 
 #include "backend/backend.h"
 #include "core/memory.h"
@@ -10,7 +8,7 @@
 
 namespace tandem {
 
-/// Device memory for the row descriptors of one pass, and the prefill that fills it from the host.
+/// Device memory for the row descriptors of one pass, and the prefill that goes through it.
 class RowBuffer {
  public:
   static uint64_t bytes(int max_rows);
@@ -20,9 +18,10 @@ class RowBuffer {
   /// The first `count` rows. @throws ShapeError beyond max_rows
   Rows rows(int count) const;
 
-  /// Runs `tokens` at positions 0 … through the model in chunks of at most `max_rows` rows, for
-  /// their keys and values alone. Waits for the stream: the tokens are no longer read afterwards.
-  void prefill(LanguageModel& model, int sequence, std::span<const int32_t> tokens,
+  /// Queues the pass over positions [0, length) of the round's history in chunks of at most
+  /// `max_rows` rows, for their keys and values alone. `length` is what round.length holds when the
+  /// stream gets there; nothing may change it before the stream is through.
+  void prefill(LanguageModel& model, const RoundView& round, int sequence, int length,
                Stream& stream) const;
 
  private:

@@ -23,10 +23,10 @@ struct Ngram {
   Tokens propose(int wanted) {
     const int count = drafter.capacity(0, wanted);
     if (count == 0) return {};
-    drafter.draft(round.view(), {0, count, 0}, *stream);
+    drafter.draft(round.view(), {0, 0, count, 0}, *stream);
     return Tokens(round.drafts.begin(), round.drafts.begin() + count);
   }
-  void start(const Tokens& prompt) { drafter.start(prompt, DecodeRule{}, *stream); }
+  void start(const Tokens& prompt) { drafter.start(round.view(), prompt, DecodeRule{}, *stream); }
 
   static constexpr int kMaxPositions = 512;
   std::unique_ptr<Backend> backend = make_backend(DeviceSpec{}, 1);
@@ -125,10 +125,10 @@ TEST_CASE("a draft model never proposes what the mask forbids", "[model_drafter]
   std::copy(prompt.begin(), prompt.end(), round.history.begin());
   round.length = 3;
   const DecodeSettings settings = settings_of(kind, 4);
-  drafter.start(prompt, settings.rule, *stream);
+  drafter.start(round.view(), prompt, settings.rule, *stream);
   std::vector<int> seen(8);
   for (round.seed = 0; round.seed < 300; ++round.seed) {
-    REQUIRE(drafter.draft(round.view(), {3, 4, 0}, *stream) == 4);
+    REQUIRE(drafter.draft(round.view(), {3, 3, 4, 0}, *stream) == 4);
     for (int i = 0; i < 4; ++i) {
       const auto d = static_cast<size_t>(round.drafts[static_cast<size_t>(i)]);
       ++seen[d];

@@ -41,12 +41,15 @@ Loop::Loop(Options options, std::unique_ptr<Backend> backend_in)
                 random_table(options.vocab, options.spread, options.holes, options.table_seed),
                 options.vocab, options.quality, options.table_seed + 1),
             options.draft_max_positions, options.max_rows),
+      launch_ahead(options.launch_ahead),
       decoder(std::make_unique<SpeculativeDecoder>(main, make_drafter(options, draft, *backend),
                                                    options.max_drafts, std::move(options.policy))) {
 }
 
-std::vector<int32_t> Loop::generate(std::span<const int32_t> prompt, const DecodeSettings& settings,
+std::vector<int32_t> Loop::generate(std::span<const int32_t> prompt, DecodeSettings settings,
                                     int tokens, int rounds) {
+  constexpr int kNoLimit = 1 << 20;
+  if (!settings.launch_ahead) settings.launch_ahead = launch_ahead;
   if (std::ranges::equal(prompt, last_prompt)) {
     decoder->restart(settings);
   } else {
@@ -55,7 +58,7 @@ std::vector<int32_t> Loop::generate(std::span<const int32_t> prompt, const Decod
   }
   std::vector<int32_t> text;
   for (int done = 0; done < rounds || static_cast<int>(text.size()) < tokens; ++done) {
-    const RoundResult& result = decoder->round(settings.num_speculative_tokens + 1);
+    const RoundResult& result = decoder->round(kNoLimit);
     text.insert(text.end(), result.tokens.begin(), result.tokens.end());
     ++num_rounds;
     num_drafts += result.num_drafts > 0 ? 1 : 0;

@@ -23,7 +23,8 @@ inline constexpr double kSignificance = 1e-6;
 class GuessingDrafter final : public Drafter {
  public:
   explicit GuessingDrafter(Backend& backend) : backend_(backend) {}
-  void start(std::span<const int32_t> prompt, const DecodeRule&, Stream&) override {
+  void start(const RoundView&, std::span<const int32_t> prompt, const DecodeRule&,
+             Stream&) override {
     prompt_last_ = prompt.back();
     last_ = prompt_last_;
     rounds_ = 0;
@@ -35,6 +36,7 @@ class GuessingDrafter final : public Drafter {
   int capacity(int, int wanted) const override { return wanted; }
   int draft(const RoundView& round, const DraftRequest& request, Stream& stream) override;
   bool is_certain() const override { return true; }
+  bool works_on_host() const override { return true; }
   void observe(std::span<const int32_t> tokens) override { last_ = tokens.back(); }
 
  private:
@@ -62,18 +64,20 @@ struct Loop {
     uint64_t table_seed = 1;
     std::vector<uint8_t> allowed;
     std::unique_ptr<DraftLengthPolicy> policy;
+    bool launch_ahead = true;  ///< unless the settings say
   };
 
   explicit Loop(Options options, std::unique_ptr<Backend> backend_in = nullptr);
 
   /// Rounds until at least `tokens` tokens and `rounds` rounds are done; the first `tokens` tokens.
   /// Restarts the prompt when it is the one of the last call.
-  std::vector<int32_t> generate(std::span<const int32_t> prompt, const DecodeSettings& settings,
+  std::vector<int32_t> generate(std::span<const int32_t> prompt, DecodeSettings settings,
                                 int tokens, int rounds = 1);
 
   std::unique_ptr<Backend> backend;
   TableModel main;
   TableModel draft;
+  bool launch_ahead;
   std::unique_ptr<SpeculativeDecoder> decoder;
   std::vector<int32_t> last_prompt;
   int64_t num_rounds = 0, num_drafts = 0, num_draft_tokens = 0, num_accepted = 0;

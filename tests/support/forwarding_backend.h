@@ -23,6 +23,10 @@ class ForwardingBackend : public Backend {
   std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) override {
     return inner_->capture(stream, work);
   }
+  bool works_beside_host() const override { return inner_->works_beside_host(); }
+  HostBuffer make_host_buffer(size_t bytes) override { return inner_->make_host_buffer(bytes); }
+  void begin_range(const char* name, int64_t number) override { inner_->begin_range(name, number); }
+  void end_range() noexcept override { inner_->end_range(); }
   void copy_to_device(void* device, const void* host, size_t bytes, Stream& stream) override {
     inner_->copy_to_device(device, host, bytes, stream);
   }

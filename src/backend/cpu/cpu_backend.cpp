@@ -68,6 +68,10 @@ std::unique_ptr<Graph> CpuBackend::capture(Stream&, const std::function<void()>&
   return std::make_unique<CpuGraph>(work);
 }
 
+HostBuffer CpuBackend::make_host_buffer(size_t bytes) {
+  return {allocate_aligned(bytes), bytes, [](void* data) noexcept { AlignedDelete()(data); }};
+}
+
 void CpuBackend::copy_to_device(void* device, const void* host, size_t bytes, Stream& stream) {
   copy(device, host, bytes, stream);
 }

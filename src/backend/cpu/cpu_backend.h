@@ -41,6 +41,10 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Stream> make_stream() override;
   std::unique_ptr<Event> make_event() override;
   std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) override;
+  bool works_beside_host() const override { return false; }
+  HostBuffer make_host_buffer(size_t bytes) override;
+  void begin_range(const char*, int64_t) override {}
+  void end_range() noexcept override {}
   void copy_to_device(void* device, const void* host, size_t bytes, Stream& stream) override;
   void copy_to_host(void* host, const void* device, size_t bytes, Stream& stream) override;
   void copy(void* to, const void* from, size_t bytes, Stream& stream) override;

@@ -41,6 +41,11 @@ void CpuBackend::commit(const RoundView& round, Stream&) {
       for (int i = 0; i < count; ++i) ++counts[output[i]];
     }
     round.length[s] += count;
+    if (round.results == nullptr) continue;
+    const int slot = round.rounds[s]++ % round.result_slots;
+    int32_t* result = round.results + int64_t{slot} * round.sequences * (round.max_drafts + 2);
+    result[s] = count;
+    std::copy_n(output, count, result + round.sequences + int64_t{s} * (round.max_drafts + 1));
   }
 }
 

@@ -95,6 +95,23 @@ std::unique_ptr<Graph> CudaBackend::capture(Stream& stream, const std::function<
   return std::make_unique<CudaGraph>(device_.index, graph);
 }
 
+HostBuffer CudaBackend::make_host_buffer(size_t bytes) {
+  use_device();
+  void* data = nullptr;
+  const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocPortable);
+  if (status == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    throw MemoryError(to_string(device_) + ": the host has no " + format_size(bytes) +
+                      " of page-locked memory left; `ulimit -l` may limit it");
+  }
+  check(status, "cudaHostAlloc");
+  return {data, bytes, [](void* memory) noexcept {
+            int device = 0;
+            (void)cudaGetDevice(&device);
+            log_cuda(cudaFreeHost(memory), "cudaFreeHost", device);
+          }};
+}
+
 void CudaBackend::copy_to_device(void* device, const void* host, size_t bytes, Stream& stream) {
   use_device();
   auto& target = static_cast<CudaStream&>(stream);

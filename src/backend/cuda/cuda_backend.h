@@ -30,10 +30,16 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Stream> make_stream() override;
   std::unique_ptr<Event> make_event() override;
   std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) override;
+  bool works_beside_host() const override { return true; }
+  HostBuffer make_host_buffer(size_t bytes) override;
   void copy_to_device(void* device, const void* host, size_t bytes, Stream& stream) override;
   void copy_to_host(void* host, const void* device, size_t bytes, Stream& stream) override;
   void copy(void* to, const void* from, size_t bytes, Stream& stream) override;
   void fill_zero(void* data, size_t bytes, Stream& stream) override;
+
+  // Ranges for profilers (nvtx_ranges.cpp, no_nvtx.cpp)
+  void begin_range(const char* name, int64_t number) override;
+  void end_range() noexcept override;
 
   // Weights (cuda_weights.cpp)
   WeightView load_weight(const WeightSpec& spec, std::span<const HostMatrix> segments,

@@ -60,12 +60,22 @@ void* CudaStream::scratch(Scratch purpose, size_t bytes) {
   DeviceBuffer& buffer = scratch_[static_cast<size_t>(purpose)];
   if (buffer.bytes() < bytes) {
     DeviceBuffer larger(memory_, bytes, "scratch memory");
-    check_cuda(cudaMemsetAsync(larger.data(), 0, bytes, stream_), "cudaMemsetAsync", device_);
-    forbid_overlap();
+    clear(larger);
     std::swap(buffer, larger);
     outgrown_.push_back(std::move(larger));
   }
   return buffer.data();
+}
+
+void CudaStream::clear(const DeviceBuffer& buffer) const {
+  // Beside this stream: in a graph that is being captured it would be cleared in every launch.
+  cudaStream_t aside = nullptr;
+  check_cuda(cudaStreamCreateWithFlags(&aside, cudaStreamNonBlocking), "cudaStreamCreateWithFlags",
+             device_);
+  cudaError_t status = cudaMemsetAsync(buffer.data(), 0, buffer.bytes(), aside);
+  if (status == cudaSuccess) status = cudaStreamSynchronize(aside);
+  log_cuda(cudaStreamDestroy(aside), "cudaStreamDestroy", device_);
+  check_cuda(status, "cudaMemsetAsync", device_);
 }
 
 CudaGraph::CudaGraph(int device, cudaGraph_t graph) : device_(device) {

@@ -53,6 +53,8 @@ class CudaStream final : public Stream {
   void forbid_overlap() { after_kernel_ = false; }
 
  private:
+  void clear(const DeviceBuffer& buffer) const;
+
   int device_;
   MemoryResource& memory_;
   cudaStream_t stream_ = nullptr;
