@@ -1,286 +1,77 @@
-// bench_kernels: time, bytes and share of the read bandwidth of the GPU's ops on the shapes of
-// models of 1B and 8B, each alone and as whole steps captured in one graph.
-//
-//   bench_kernels [OUT.jsonl]
-//
-// Weights are random; the shares are of the read bandwidth measured in the same run; times are
-// medians.
+// Time, bytes or operations, and share of what the GPU can do, of the ops on the shapes of models
+// of 1B and 8B: each alone and as whole passes captured in one graph. Weights are random; shares
+// are of the read bandwidth or the matrix rate measured in the same run; times are medians.
 
-#include <algorithm>
-#include <cstdio>
-#include <functional>
-#include <random>
-#include <string>
-#include <vector>
+#include <CLI/CLI.hpp>
 
-#include "backend/backend.h"
 #include "backend/cuda_devices.h"
+#include "kernel_bench.h"
 #include "tandem/error.h"
 
 namespace {
 
 using namespace tandem;
+using namespace tandem::bench;
 
-struct ModelShape {
-  const char* name;
-  int layers, hidden, heads, kv_heads, head_dim, mlp, vocab;
-};
-constexpr ModelShape kShapes[] = {{"1B", 16, 2048, 32, 8, 64, 8192, 128256},
-                                  {"8B", 32, 4096, 32, 8, 128, 14336, 128256}};
-constexpr float kEpsilon = 1e-5f;
-constexpr int kContext = 512, kPageTokens = 32, kReplays = 9, kWarmUps = 2;
+struct Options {
+  std::vector<std::string> sections = {"decode", "prefill", "round"};
+  std::vector<std::string> shapes = {"1B", "8B"};
+  std::vector<std::string> formats = {"bfloat16", "fp8_e4m3", "int4_group128"};
+  std::string json;
 
-/// One model's weights, cache and buffers, filled with random numbers.
-class Model {
- public:
-  Model(const ModelShape& shape, WeightFormat format, int max_rows, Backend& backend,
-        Stream& stream)
-      : shape_(shape), format_(format), backend_(backend), stream_(stream) {
-    const int64_t query = int64_t{shape.heads} * shape.head_dim;
-    const int64_t qkv = query + 2 * int64_t{shape.kv_heads} * shape.head_dim;
-    for (int layer = 0; layer < shape.layers; ++layer) {
-      layers_.push_back({weight({qkv}, shape.hidden), weight({shape.hidden}, query),
-                         weight({shape.mlp, shape.mlp}, shape.hidden),
-                         weight({shape.hidden}, shape.mlp)});
-    }
-    head_ = weight({shape.vocab}, shape.hidden);
-    hidden_ = noise(DType::kF32, {max_rows, shape.hidden});
-    normed_ = {noise(DType::kBF16, {max_rows, shape.hidden}),
-               noise(DType::kF32, {max_rows, NormedRows::parts(shape.hidden)}), kEpsilon};
-    qkv_ = buffer(DType::kBF16, {max_rows, qkv});
-    mixed_ = noise(DType::kBF16, {max_rows, query});
-    gated_ = noise(DType::kBF16, {max_rows, shape.mlp});
-    angles_ = buffer(DType::kF32, {max_rows, shape.head_dim});
-    inv_freq_ = noise(DType::kF32, {shape.head_dim / 2});
-    logits_ = buffer(DType::kF32, {max_rows, shape.vocab});
-    norm_ = noise(DType::kF32, {shape.hidden});
-    const int pages = (kContext + max_rows + kPageTokens - 1) / kPageTokens;
-    std::vector<int32_t> table, slots;
-    for (int i = 0; i < pages; ++i) table.push_back(i);
-    for (int i = 0; i < max_rows; ++i) slots.push_back(kContext + i);
-    cache_.page_table = upload(table).as<int32_t>();
-    cache_.max_pages = pages;
-    cache_.page_tokens = kPageTokens;
-    cache_.kv_heads = shape.kv_heads;
-    cache_.head_dim = shape.head_dim;
-    const Shape kv{pages, shape.kv_heads, kPageTokens, shape.head_dim};
-    cache_.keys = noise(DType::kBF16, kv);
-    cache_.values = noise(DType::kBF16, kv);
-    rows_.positions = rows_.slots = upload(slots);
-    rows_.tokens = rows_.sequences = upload(std::vector<int32_t>(slots.size(), 0));
+  static bool has(const std::vector<std::string>& list, std::string_view name) {
+    return std::find(list.begin(), list.end(), name) != list.end();
   }
-
-  double weight_bytes() const { return weight_bytes_; }
-  size_t layers() const { return layers_.size(); }
-  double head_bytes() const { return part_bytes_.back(); }
-  /// Of one layer's keys and values.
-  double cache_bytes() const { return 2.0 * static_cast<double>(cache_.keys.bytes()); }
-  double bytes_of(int part) const { return part_bytes_[static_cast<size_t>(part)]; }
-
-  /// One of a layer's four products as the forward runs it: with the norms that ride on it.
-  void product(size_t layer, int part, int rows) {
-    const WeightView& w = layers_[layer].parts[part];
-    const auto cut = [&](const TensorView& view) { return view.rows(0, rows); };
-    const NormedRows normed{cut(normed_.values), cut(normed_.squares), kEpsilon};
-    if (part == 0) backend_.matmul_normed(normed, w, Epilogue::kStore, cut(qkv_), stream_);
-    if (part == 1) {
-      backend_.matmul_add_norm(cut(mixed_), w, cut(hidden_), norm_, normed, stream_);
-    }
-    if (part == 2) backend_.matmul_normed(normed, w, Epilogue::kSiluGate, cut(gated_), stream_);
-    if (part == 3) {
-      backend_.matmul_add_norm(cut(gated_), w, cut(hidden_), norm_, normed, stream_);
-    }
-  }
-  void norm(int rows) {
-    backend_.rms_norm(hidden_.rows(0, rows), norm_, kEpsilon, normed_.values.rows(0, rows),
-                      stream_);
-  }
-  void attend(int rows) {
-    rows_.count = rows;
-    backend_.append_and_attend(rows_, qkv_.rows(0, rows), angles_.rows(0, rows), {}, {}, kEpsilon,
-                               shape_.heads, 0.1f, cache_, mixed_.rows(0, rows), stream_);
-  }
-  void head(int rows) {
-    backend_.matmul(normed_.values.rows(0, rows), head_, Epilogue::kStore, logits_.rows(0, rows),
-                    stream_);
-  }
-  /// A whole pass, or its products alone.
-  void step(int rows, bool products_alone) {
-    rows_.count = rows;
-    if (!products_alone) {
-      backend_.embed(rows_, head_, hidden_.rows(0, rows), stream_);
-      backend_.rope_angles(rows_, inv_freq_, angles_.rows(0, rows), stream_);
-      norm(rows);
-    }
-    for (size_t layer = 0; layer < layers_.size(); ++layer) {
-      product(layer, 0, rows);
-      if (!products_alone) attend(rows);
-      for (const int part : {1, 2, 3}) product(layer, part, rows);
-    }
-    if (!products_alone) norm(rows);
-    head(rows);
-  }
-
- private:
-  struct Layer {
-    WeightView parts[4];
-  };
-
-  TensorView buffer(DType dtype, Shape shape) {
-    const size_t bytes = static_cast<size_t>(shape.count()) * size_of(dtype);
-    buffers_.emplace_back(backend_.memory(), bytes, "benchmark");
-    backend_.fill_zero(buffers_.back().data(), bytes, stream_);
-    return {buffers_.back().data(), dtype, shape, backend_.device()};
-  }
-  /// Numbers between 0.5 and 2, negative ones too in bfloat16.
-  TensorView noise(DType dtype, Shape shape) {
-    const TensorView view = buffer(dtype, shape);
-    std::mt19937 generator(2);
-    std::vector<uint32_t> bits(view.bytes() / sizeof(uint32_t));
-    for (uint32_t& word : bits) {
-      const auto random = static_cast<uint32_t>(generator());
-      word = dtype == DType::kF32 ? (random & 0x00ffffffu) | 0x3f000000u
-                                  : (random & 0x80ff80ffu) | 0x3f003f00u;
-    }
-    backend_.copy_to_device(view.data(), bits.data(), bits.size() * sizeof(uint32_t), stream_);
-    stream_.synchronize();
-    return view;
-  }
-  TensorView upload(const std::vector<int32_t>& values) {
-    const TensorView view = buffer(DType::kI32, {static_cast<int64_t>(values.size())});
-    backend_.copy_to_device(view.data(), values.data(), view.bytes(), stream_);
-    return view;
-  }
-  WeightView weight(const std::vector<int64_t>& segments, int64_t cols) {
-    WeightSpec spec{
-        .cols = cols, .segments = {}, .paired = segments.size() == 2, .has_bias = false};
-    std::vector<HostMatrix> host;
-    for (const int64_t rows : segments) {
-      spec.segments.push_back({rows, format_});
-      const auto count = static_cast<size_t>(rows * cols);
-      std::mt19937 generator(1);
-      while (random_.size() < count) {  // magnitudes 2^-7 … 2^-4
-        random_.push_back(static_cast<uint16_t>((generator() & 0x81ffu) | 0x3c00u));
-      }
-      host.push_back({random_.data(), DType::kBF16, rows, cols, cols});
-    }
-    const uint64_t bytes = packed_weight_bytes(backend_.device().kind, spec);
-    buffers_.emplace_back(backend_.memory(), bytes, "benchmark");
-    weight_bytes_ += static_cast<double>(bytes);
-    part_bytes_.push_back(static_cast<double>(bytes));
-    return backend_.load_weight(spec, host, {}, buffers_.back().data(), stream_);
-  }
-
-  ModelShape shape_;
-  WeightFormat format_;
-  Backend& backend_;
-  Stream& stream_;
-  std::vector<DeviceBuffer> buffers_;
-  std::vector<uint16_t> random_;
-  std::vector<Layer> layers_;
-  std::vector<double> part_bytes_;  ///< the first layer's parts first
-  WeightView head_;
-  TensorView hidden_, qkv_, mixed_, gated_, angles_, inv_freq_, logits_, norm_;
-  NormedRows normed_;
-  Rows rows_;
-  KvLayerView cache_;
-  double weight_bytes_ = 0;
 };
 
-/// Median seconds of a replay of what `work` launches.
-double graph_seconds(Backend& backend, Stream& stream, const std::function<void()>& work) {
-  work();  // scratch memory grows here, not in the graph
-  const auto graph = backend.capture(stream, work);
-  const auto begin = backend.make_event(), end = backend.make_event();
-  std::vector<double> seconds;
-  for (int i = 0; i < kWarmUps + kReplays; ++i) {
-    stream.record(*begin);
-    graph->launch(stream);
-    stream.record(*end);
-    end->wait();
-    if (i >= kWarmUps) seconds.push_back(end->seconds_since(*begin));
-  }
-  std::nth_element(seconds.begin(), seconds.begin() + kReplays / 2, seconds.end());
-  return seconds[kReplays / 2];
+/// Operations a second of a large bfloat16 product.
+double measure_matrix_rate(DeviceId device) {
+  constexpr int64_t kSize = 8192;
+  constexpr auto kEdge = static_cast<double>(kSize);
+  return 2 * kEdge * kEdge * kEdge / measure_library_product(device, kSize, kSize, kSize);
 }
 
-class Report {
- public:
-  Report(double bandwidth, const char* path)
-      : bandwidth_(bandwidth), json_(path == nullptr ? nullptr : std::fopen(path, "w")) {}
-  ~Report() {
-    if (json_ != nullptr) std::fclose(json_);
-  }
-  Report(const Report&) = delete;
-  Report& operator=(const Report&) = delete;
-
-  void line(const std::string& name, int rows, double seconds, double bytes) {
-    const double share = bytes / seconds / bandwidth_;
-    std::printf("%-28s %3d rows %10.1f us %9.1f MB  %5.3f\n", name.c_str(), rows, seconds * 1e6,
-                bytes * 1e-6, share);
-    std::fflush(stdout);
-    if (json_ == nullptr) return;
-    std::fprintf(
-        json_,
-        "{\"name\": \"%s\", \"rows\": %d, \"seconds\": %.6g, \"bytes\": %.0f, \"share\": %.4f}\n",
-        name.c_str(), rows, seconds, bytes, share);
-  }
-
- private:
-  double bandwidth_;
-  std::FILE* json_;
-};
-
-void measure(const ModelShape& shape, WeightFormat format, Backend& backend, Report& report) {
-  constexpr int kMostRows = 16;
-  const auto stream = backend.make_stream();
-  Model model(shape, format, kMostRows, backend, *stream);
-  const std::string name = std::string(shape.name) + " " + std::string(name_of(format));
-  for (const int rows : {1, 2, 4, 8, kMostRows}) {
-    for (const bool products_alone : {true, false}) {
-      const double seconds =
-          graph_seconds(backend, *stream, [&] { model.step(rows, products_alone); });
-      report.line(name + (products_alone ? " products" : " step"), rows, seconds,
-                  model.weight_bytes());
+void run(const Options& options) {
+  const DeviceId device{DeviceKind::kCuda, 0};
+  const double bandwidth = measure_read_bandwidth(device);
+  const double matrix_rate = measure_matrix_rate(device);
+  const auto backend = make_backend({.id = device, .capacity_bytes = std::nullopt});
+  std::printf("%s, reads %.3f TB/s, multiplies %.0f TFLOP/s\n", backend->description().c_str(),
+              bandwidth * 1e-12, matrix_rate * 1e-12);
+  Report report(bandwidth, options.json.empty() ? nullptr : options.json.c_str());
+  for (const ModelShape& shape : kShapes) {
+    if (!Options::has(options.shapes, shape.name)) continue;
+    for (const WeightFormat format : {WeightFormat::kBF16, WeightFormat::kF16,
+                                      WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128}) {
+      if (!Options::has(options.formats, name_of(format))) continue;
+      if (Options::has(options.sections, "decode")) measure_decode(shape, format, *backend, report);
+      if (Options::has(options.sections, "prefill")) {
+        measure_prefill(shape, format, matrix_rate, *backend, report);
+      }
     }
   }
-  // Each op over all layers in turn, so that no cache holds its weights.
-  const auto each = [&](const char* op, int rows, double bytes,
-                        const std::function<void(size_t)>& work) {
-    const double seconds = graph_seconds(backend, *stream, [&] {
-      for (size_t layer = 0; layer < model.layers(); ++layer) work(layer);
-    });
-    report.line(name + " " + op, rows, seconds / static_cast<double>(model.layers()), bytes);
-  };
-  for (const int rows : {1, kMostRows}) {
-    const char* parts[] = {"qkv", "output", "gate_up", "down"};
-    for (int part = 0; part < 4; ++part) {
-      each(parts[part], rows, model.bytes_of(part),
-           [&](size_t layer) { model.product(layer, part, rows); });
-    }
-    const double seconds = graph_seconds(backend, *stream, [&] { model.head(rows); });
-    report.line(name + " head", rows, seconds, model.head_bytes());
-    each("norm", rows, 0, [&](size_t) { model.norm(rows); });
-    each("rope and attention", rows, model.cache_bytes(), [&](size_t) { model.attend(rows); });
-  }
+  if (Options::has(options.sections, "round")) measure_round(*backend, report);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Times the GPU's ops on the shapes of models of 1B and 8B");
+  app.add_option("--sections", options.sections, "What to time: decode, prefill, round")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"decode", "prefill", "round"}));
+  app.add_option("--shapes", options.shapes, "Model shapes: 1B, 8B")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"1B", "8B"}));
+  app.add_option("--formats", options.formats,
+                 "Weight formats: bfloat16, float16, fp8_e4m3, int4_group128")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"bfloat16", "float16", "fp8_e4m3", "int4_group128"}));
+  app.add_option("--json", options.json, "Also write a line of JSON for every figure to this file");
+  CLI11_PARSE(app, argc, argv);
   try {
-    const DeviceId device{DeviceKind::kCuda, 0};
-    const double bandwidth = measure_read_bandwidth(device);
-    const auto backend = make_backend({.id = device, .capacity_bytes = std::nullopt});
-    std::printf("%s, reads %.3f TB/s; context %d\n", backend->description().c_str(),
-                bandwidth * 1e-12, kContext);
-    Report report(bandwidth, argc > 1 ? argv[1] : nullptr);
-    for (const ModelShape& shape : kShapes) {
-      for (const WeightFormat format :
-           {WeightFormat::kBF16, WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128}) {
-        measure(shape, format, *backend, report);
-      }
-    }
+    run(options);
     return 0;
   } catch (const Error& error) {
     std::fprintf(stderr, "bench_kernels: %s\n", error.what());

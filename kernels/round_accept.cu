@@ -1,9 +1,9 @@
-#include "round.cuh"
+#include "row_cluster.cuh"
 
 namespace tandem::kernels {
 namespace {
 
-// Draws by inverse transform, and the rules of acceptance. One block for each row or sequence.
+// Draws by inverse transform, and the rules of acceptance. One cluster for each row or sequence.
 // Bound: reads of the rows' probabilities from L2.
 
 /// What is left for the token after the accepted ones: scale * p - q where positive. A certain
@@ -26,15 +26,17 @@ struct Plain {
 __global__ __launch_bounds__(kRowThreads) void sample_kernel(
     const __grid_constant__ RoundArgs round, const float* probs, int rows, int first,
     Purpose purpose, int32_t* ids) {
-  __shared__ Drawing shared;
+  __shared__ Exchange exchange;
+  RowCluster cluster(exchange);
   let_next_kernel_start();
+  cluster.sync();  // every block is there before others write into it
   wait_for_earlier_work();
-  const int row = blockIdx.x, per_sequence = rows / round.sequences, s = row / per_sequence;
+  const int row = cluster.row(), per_sequence = rows / round.sequences, s = row / per_sequence;
   const Plain weight{probs + static_cast<int64_t>(row) * round.vocab};
   const double u = round_uniform(round, s, round.length[s] + first + row % per_sequence, purpose);
-  const double total = sum_weights(weight, round.vocab, shared);
-  const int32_t id = draw(weight, round.vocab, total, u, shared);
-  if (threadIdx.x == 0) ids[row] = max(id, 0);
+  const double total = cluster.sum(weight, round.vocab);
+  const int32_t id = cluster.draw(weight, round.vocab, total, u);
+  if (cluster.rank() == 0 && threadIdx.x == 0) ids[row] = max(id, 0);
 }
 
 __global__ void accept_exact_kernel(const __grid_constant__ RoundArgs round, int num_drafts) {
@@ -55,12 +57,12 @@ __global__ void accept_exact_kernel(const __grid_constant__ RoundArgs round, int
 /// A sequence's round as the rules see it; draft i of the papers is i - 1 here.
 class Judge {
  public:
-  __device__ Judge(const RoundArgs& round, int sequence, int num_drafts, Drawing& shared)
+  __device__ Judge(const RoundArgs& round, int sequence, int num_drafts, RowCluster& cluster)
       : round_(round),
         sequence_(sequence),
         num_drafts_(num_drafts),
         drafts_(round.drafts + static_cast<int64_t>(sequence) * round.max_drafts),
-        shared_(shared) {}
+        cluster_(cluster) {}
 
   /// Leviathan et al. 2022, algorithm 1; Chen et al. 2023, algorithm 2.
   __device__ void reject() {
@@ -110,27 +112,28 @@ class Judge {
     return {p(i), q(i), drafts_[i], scale};
   }
 
-  __device__ double threshold(int i, double weight) const {
+  __device__ double threshold(int i, double weight) {
     if (i == num_drafts_) return weight;
-    const double left = sum_weights(residual(i, weight), round_.vocab, shared_);
+    const double left = cluster_.sum(residual(i, weight), round_.vocab);
     return left > 0 ? left / (left + (1 - weight)) : 0;
   }
 
-  __device__ void next_token(int accepted, double scale) const {
+  __device__ void next_token(int accepted, double scale) {
     int32_t* output = round_.output + static_cast<int64_t>(sequence_) * (round_.max_drafts + 1);
     const double u = uniform(accepted, Purpose::kResidual);
     int32_t token = -1;
     if (accepted < num_drafts_) {
       const Residual weight = residual(accepted, scale);
-      const double total = sum_weights(weight, round_.vocab, shared_);
-      token = draw(weight, round_.vocab, total, u, shared_);
+      const double total = cluster_.sum(weight, round_.vocab);
+      token = cluster_.draw(weight, round_.vocab, total, u);
     }
     // Nothing is left only where rounding alone made the rule refuse: p and q are one law there.
     if (token < 0) {
       const Plain weight{p(accepted)};
-      const double total = sum_weights(weight, round_.vocab, shared_);
-      token = draw(weight, round_.vocab, total, u, shared_);
+      const double total = cluster_.sum(weight, round_.vocab);
+      token = cluster_.draw(weight, round_.vocab, total, u);
     }
+    if (cluster_.rank() != 0) return;
     const auto i = static_cast<int>(threadIdx.x);
     if (i < accepted) output[i] = drafts_[i];
     if (i == 0) {
@@ -143,15 +146,17 @@ class Judge {
   int sequence_;
   int num_drafts_;
   const int32_t* drafts_;
-  Drawing& shared_;
+  RowCluster& cluster_;
 };
 
 __global__ __launch_bounds__(kRowThreads) void accept_kernel(
     const __grid_constant__ RoundArgs round, Rule rule, int num_drafts) {
-  __shared__ Drawing shared;
+  __shared__ Exchange exchange;
+  RowCluster cluster(exchange);
   let_next_kernel_start();
+  cluster.sync();  // every block is there before others write into it
   wait_for_earlier_work();
-  Judge judge(round, static_cast<int>(blockIdx.x), num_drafts, shared);
+  Judge judge(round, cluster.row(), num_drafts, cluster);
   if (rule == Rule::kRejection) {
     judge.reject();
   } else {
@@ -163,16 +168,15 @@ __global__ __launch_bounds__(kRowThreads) void accept_kernel(
 
 cudaError_t sample(const RoundArgs& round, const float* probs, int rows, int first, Purpose purpose,
                    int32_t* ids, Launch launch) {
-  return launch_kernel(sample_kernel, dim3(static_cast<unsigned>(rows)), dim3(kRowThreads), 0,
-                       launch, round, probs, rows, first, purpose, ids);
+  return launch_clusters(sample_kernel, rows, 0, launch, round, probs, rows, first, purpose, ids);
 }
 
 cudaError_t accept(const RoundArgs& round, Rule rule, int num_drafts, Launch launch) {
-  const dim3 grid(static_cast<unsigned>(round.sequences));
   if (rule == Rule::kExact) {
+    const dim3 grid(static_cast<unsigned>(round.sequences));
     return launch_kernel(accept_exact_kernel, grid, dim3(kWarpLanes), 0, launch, round, num_drafts);
   }
-  return launch_kernel(accept_kernel, grid, dim3(kRowThreads), 0, launch, round, rule, num_drafts);
+  return launch_clusters(accept_kernel, round.sequences, 0, launch, round, rule, num_drafts);
 }
 
 }  // namespace tandem::kernels

@@ -59,6 +59,10 @@ class Backend {
   /// @param number tells ranges of one name apart: a round's number, say
   virtual void begin_range(const char* name, int64_t number) = 0;
   virtual void end_range() noexcept = 0;
+  /// Gives the ops that follow on `stream` memory to work in, in place of what was given before; it
+  /// must outlive them. Wide products are faster with `matmul_workspace_bytes` of it, and give the
+  /// same bits in every run that gives as much. Backends that need none ignore it.
+  virtual void lend_workspace(TensorView /*memory*/, Stream& /*stream*/) {}
 
   // Weights
   // --------------------------------------------------------------------------------------------------------
@@ -182,6 +186,10 @@ class ProfileRange {
 
 /// Bytes that `load_weight` needs on a device of this kind; pure arithmetic, for plans.
 uint64_t packed_weight_bytes(DeviceKind kind, const WeightSpec& spec);
+
+/// Bytes of `lend_workspace` that products of up to `max_rows` rows with the weight can use on a
+/// device of this kind; pure arithmetic, for plans.
+uint64_t matmul_workspace_bytes(DeviceKind kind, int max_rows, const WeightSpec& spec);
 
 /// Makes the backend of a device. `threads` is for the CPU: 0 means all cores the process may use.
 /// @throws UsageError when this build or machine has no such device

@@ -19,4 +19,6 @@ std::vector<DeviceInfo> list_cuda_devices() { return {}; }
 
 double measure_read_bandwidth(DeviceId device) { refuse(device); }
 
+double measure_library_product(DeviceId device, int64_t, int64_t, int64_t) { refuse(device); }
+
 }  // namespace tandem

@@ -3,6 +3,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/packing.h"
 #include "backend/cuda/packed_weight.h"
+#include "backend/cuda/prefill_workspace.h"
 
 namespace tandem {
 
@@ -30,6 +31,10 @@ int64_t WeightSpec::rows() const {
 
 uint64_t packed_weight_bytes(DeviceKind kind, const WeightSpec& spec) {
   return kind == DeviceKind::kCpu ? PanelSizes(spec).bytes() : PackedLayout(spec).bytes();
+}
+
+uint64_t matmul_workspace_bytes(DeviceKind kind, int max_rows, const WeightSpec& spec) {
+  return kind == DeviceKind::kCpu ? 0 : prefill_workspace_bytes(max_rows, spec);
 }
 
 }  // namespace tandem

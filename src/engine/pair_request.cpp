@@ -14,8 +14,9 @@ namespace {
 
 /// "auto" draft length, until something measured says better.
 constexpr int kDefaultSpeculativeTokens = 4;
-/// Rows of one prefill pass, the largest row bucket.
-constexpr int kPrefillRows = 256;
+/// Rows of one prefill pass, the largest row bucket. A GPU's matrix units want many at a time.
+constexpr int kCpuPrefillRows = 256;
+constexpr int kCudaPrefillRows = 2048;
 /// Rows of one draft pass whose logits are wanted.
 constexpr int kDraftLogitsRows = 1;
 
@@ -53,8 +54,16 @@ PlannedModel planned_model(const std::string& role, const Checkpoint& checkpoint
   }
   model.formats = quantized_formats(parse_quantization(quantization), model.config,
                                     unquantized_formats(dtype, model.config, weights));
-  model.max_rows = kPrefillRows;
   return model;
+}
+
+/// The main model's kind of device decides for both models: their prompts are cut alike.
+int prefill_rows(const DeviceChoice& devices) {
+  const auto& main = devices.main_devices;
+  const bool cuda = std::any_of(main.begin(), main.end(), [&](size_t index) {
+    return devices.specs[index].id.kind == DeviceKind::kCuda;
+  });
+  return cuda ? kCudaPrefillRows : kCpuPrefillRows;
 }
 
 SplitChoice split_choice(const std::string& split) {
@@ -79,9 +88,12 @@ PairRequest pair_request(const Config& config, const std::string& planned_device
   }
 
   request.main_checkpoint = {config.main.model, config.main.expand};
+  request.devices = choose_devices(config, planned_devices);
+  const int max_rows = prefill_rows(request.devices);
   PlannedModel& main = request.plan.main;
   main = planned_model("main", request.main_checkpoint, config.main.dtype, config.main.quantization,
                        request.main_weights);
+  main.max_rows = max_rows;
   main.max_logits_rows = request.max_drafts + 1;
   const bool has_draft = speculation.method == "draft_model";
   RoundShape shape;
@@ -98,13 +110,13 @@ PairRequest pair_request(const Config& config, const std::string& planned_device
     PlannedModel& draft = request.plan.draft.emplace(
         planned_model("draft", request.draft_checkpoint, "auto", config.draft->quantization,
                       request.draft_weights));
+    draft.max_rows = max_rows;
     draft.max_logits_rows = kDraftLogitsRows;
     draft.round_state_bytes = [rows = draft.max_rows, vocab = main.config.vocab_size](int) {
       return ModelDrafter::bytes(rows, vocab);
     };
   }
 
-  request.devices = choose_devices(config, planned_devices);
   request.plan.devices = survey_devices(request.devices, config.memory);
   request.plan.main_devices = request.devices.main_devices;
   request.plan.choose_devices = request.devices.choose_devices;

@@ -49,7 +49,7 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
 }
 
 uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
-                          const ModelLimits& limits, DeviceKind kind) {
+                          const FormatOf& formats, const ModelLimits& limits, DeviceKind kind) {
   const BufferShapes shapes = buffer_shapes(config, shard, limits);
   const DType activation = activation_dtype(kind);
   return ArenaSize()
@@ -62,6 +62,8 @@ uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
       .add(DType::kF32, shapes.angles)
       .add(DType::kF32, shapes.projected)
       .add(DType::kI32, shapes.shared_rows)
+      .add_bytes(
+          workspace_bytes(config, shard, formats, limits.max_rows, limits.logits_rows(), kind))
       .bytes();
 }
 

@@ -41,9 +41,9 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
 /// these functions say is what is allocated, byte for byte.
 uint64_t kv_bytes(const ModelConfig& config, const ModelShard& shard, const ModelLimits& limits,
                   DeviceKind kind);
-/// The work buffers of a pass.
+/// The work buffers of a pass, and what its products work in.
 uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
-                          const ModelLimits& limits, DeviceKind kind);
+                          const FormatOf& formats, const ModelLimits& limits, DeviceKind kind);
 uint64_t logits_bytes(const ModelConfig& config, const ModelShard& shard,
                       const ModelLimits& limits);
 

@@ -1,5 +1,6 @@
 #include "model/model_weights.h"
 
+#include <algorithm>
 #include <string>
 
 #include "model/rope.h"
@@ -195,6 +196,25 @@ uint64_t weights_bytes(const ModelConfig& config, const ModelShard& shard, const
   if (needs_separate_head(config, shard)) add(vocabulary_matrix(names.head, config, shard));
   if (shard.has_head) total.add(DType::kF32, {config.hidden_size});
   return total.add(DType::kF32, {config.head_dim / 2}).bytes();
+}
+
+uint64_t workspace_bytes(const ModelConfig& config, const ModelShard& shard,
+                         const FormatOf& formats, int max_rows, int logits_rows, DeviceKind kind) {
+  if (kind == DeviceKind::kCpu) return 0;
+  uint64_t most = 0;
+  const auto take = [&](const Fused& fused, int rows) {
+    most = std::max(most, matmul_workspace_bytes(kind, rows, spec_of(fused, formats)));
+  };
+  const LayerParts parts(config, shard, 0);
+  for (const Fused* fused : {&parts.qkv, &parts.output, &parts.gate_up, &parts.down}) {
+    take(*fused, max_rows);
+  }
+  if (shard.has_head) {
+    const TensorNames& names = config.family->names;
+    const std::string_view head = config.tie_word_embeddings ? names.embedding : names.head;
+    take(vocabulary_matrix(head, config, shard), logits_rows);
+  }
+  return most;
 }
 
 ModelWeights load_weights(const ModelConfig& config, const ModelShard& shard,

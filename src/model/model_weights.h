@@ -49,6 +49,11 @@ struct ModelWeights {
 uint64_t weights_bytes(const ModelConfig& config, const ModelShard& shard, const FormatOf& formats,
                        DeviceKind kind);
 
+/// Bytes that the products of a pass of `max_rows` rows, `logits_rows` of them with logits, work in
+/// (`Backend::lend_workspace`). Formats are taken to be the same in every layer.
+uint64_t workspace_bytes(const ModelConfig& config, const ModelShard& shard,
+                         const FormatOf& formats, int max_rows, int logits_rows, DeviceKind kind);
+
 /// Compares the checkpoint's headers with the config: every tensor the shard needs must be there in
 /// the right shape, and there must be none that the config denies (a bias, one more layer).
 /// @throws ModelError naming file, tensor, shape, and the config's key and value

@@ -51,13 +51,18 @@ Transformer::Transformer(const ModelConfig& config, const ModelShard& shard, Wei
       Arena(memory, tandem::weights_bytes(config, shard, formats, kind), options.role + " weights");
   kv_arena_ =
       Arena(memory, tandem::kv_bytes(config, shard, limits_, kind), options.role + " KV cache");
-  activations_arena_ = Arena(memory, tandem::activation_bytes(config, shard, limits_, kind),
-                             options.role + " activations");
+  activations_arena_ =
+      Arena(memory, tandem::activation_bytes(config, shard, formats, limits_, kind),
+            options.role + " activations");
   logits_arena_ =
       Arena(memory, tandem::logits_bytes(config, shard, limits_), options.role + " logits");
   allocate_buffers();
+  workspace_ = activations_arena_.take(
+      DType::kU8, {static_cast<int64_t>(workspace_bytes(config, shard, formats, limits_.max_rows,
+                                                        limits_.logits_rows(), kind))});
 
   const std::unique_ptr<Stream> stream = backend.make_stream();
+  backend.lend_workspace(workspace_, *stream);
   cache_ = std::make_unique<KvCache>(config, shard, limits_.kv_size(), backend, kv_arena_, *stream);
   weights_ = load_weights(config, shard, formats, source, backend, weights_arena_, options.progress,
                           *stream);
@@ -121,6 +126,7 @@ void Transformer::check_pass(int rows, int first_logits_row) const {
 
 TensorView Transformer::forward(const Rows& given, int first_logits_row, Stream& stream) {
   check_pass(given.count, first_logits_row);
+  backend_.lend_workspace(workspace_, stream);
   const Rows rows = share_rows(given, stream);
   const Buffers b = buffers_.first(rows.count);
   embed(rows, b, stream);                                           // (rows, hidden)

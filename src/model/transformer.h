@@ -108,6 +108,7 @@ class Transformer final : public LanguageModel {
   std::unique_ptr<KvCache> cache_;
   ModelWeights weights_;
   Buffers buffers_;
+  TensorView workspace_;     ///< what wide products work in
   TensorView shared_rows_;   ///< (4 * max_rows) i32: what the leader broadcasts; several ranks only
   TensorView shard_logits_;  ///< (logits_rows * this rank's vocabulary) f32, tensor split only
   TensorView received_logits_;  ///< the same of another rank, on the leader

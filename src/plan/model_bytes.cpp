@@ -11,7 +11,7 @@ uint64_t growing_bytes(const PlannedModel& model, const ModelShard& shard, Devic
                        int main_positions) {
   const ModelLimits limits = model.limits(main_positions);
   uint64_t bytes = kv_bytes(model.config, shard, limits, kind) +
-                   activation_bytes(model.config, shard, limits, kind) +
+                   activation_bytes(model.config, shard, model.formats, limits, kind) +
                    logits_bytes(model.config, shard, limits);
   if (shard.is_leader()) bytes += model.round_state_bytes(main_positions);
   return bytes;
@@ -46,7 +46,8 @@ std::vector<MemoryRow> rank_rows(const PlannedModel& model, const ModelShard& sh
   };
   add(MemoryPurpose::kWeights, weights_bytes(model.config, shard, model.formats, kind));
   add(MemoryPurpose::kKvCache, kv_bytes(model.config, shard, limits, kind));
-  add(MemoryPurpose::kActivations, activation_bytes(model.config, shard, limits, kind));
+  add(MemoryPurpose::kActivations,
+      activation_bytes(model.config, shard, model.formats, limits, kind));
   add(MemoryPurpose::kLogits, logits_bytes(model.config, shard, limits));
   add(MemoryPurpose::kRoundState, shard.is_leader() ? model.round_state_bytes(main_positions) : 0);
   add(MemoryPurpose::kWorkspaces, overheads.workspaces_bytes);

@@ -191,7 +191,7 @@ TEST_CASE("Every rank allocates what is planned for it") {
       CHECK(rank.weights_bytes() == weights_bytes(config, shard, formats, DeviceKind::kCpu));
       CHECK(devices.backends[static_cast<size_t>(i)]->memory().allocated_bytes() ==
             rank.weights_bytes() + kv_bytes(config, shard, options.limits, DeviceKind::kCpu) +
-                activation_bytes(config, shard, options.limits, DeviceKind::kCpu) +
+                activation_bytes(config, shard, formats, options.limits, DeviceKind::kCpu) +
                 logits_bytes(config, shard, options.limits));
       weights += rank.weights_bytes();
     }

@@ -59,7 +59,7 @@ void check_rows(const PlanRequest& request, const Plan& plan) {
       REQUIRE(row_bytes(device, model.role, MemoryPurpose::kKvCache) ==
               kv_bytes(model.config, shard, placed.limits, kind));
       REQUIRE(row_bytes(device, model.role, MemoryPurpose::kActivations) ==
-              activation_bytes(model.config, shard, placed.limits, kind));
+              activation_bytes(model.config, shard, model.formats, placed.limits, kind));
       REQUIRE(row_bytes(device, model.role, MemoryPurpose::kLogits) ==
               logits_bytes(model.config, shard, placed.limits));
     }

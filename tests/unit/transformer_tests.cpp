@@ -154,7 +154,8 @@ TEST_CASE("Planned bytes are allocated bytes") {
   const uint64_t weights =
       weights_bytes(config, shard, formats_as_stored(*source), DeviceKind::kCpu);
   const uint64_t kv = kv_bytes(config, shard, options.limits, DeviceKind::kCpu);
-  const uint64_t activations = activation_bytes(config, shard, options.limits, DeviceKind::kCpu);
+  const uint64_t activations =
+      activation_bytes(config, shard, formats_as_stored(*source), options.limits, DeviceKind::kCpu);
   const uint64_t logits = logits_bytes(config, shard, options.limits);
   CHECK(model.weights_bytes() == weights);
   CHECK(model.kv_bytes() == kv);

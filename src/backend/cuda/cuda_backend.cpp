@@ -3,7 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include "backend/cuda/cuda_check.h"
-#include "backend/cuda/weight_loader.h"
+#include "backend/cuda/library_matmul.h"
 #include "backend/cuda_devices.h"
 #include "core/size.h"
 #include "tandem/error.h"

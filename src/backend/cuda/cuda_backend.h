@@ -10,7 +10,7 @@
 
 namespace tandem {
 
-class WeightLoader;
+class LibraryMatmul;
 
 /// One GPU. Activations and cache are bfloat16, sums float32. Checks shapes, chooses kernels and
 /// launches them; the kernels stand in kernels/.
@@ -40,6 +40,7 @@ class CudaBackend final : public Backend {
   // Ranges for profilers (nvtx_ranges.cpp, no_nvtx.cpp)
   void begin_range(const char* name, int64_t number) override;
   void end_range() noexcept override;
+  void lend_workspace(TensorView memory, Stream& stream) override;
 
   // Weights (cuda_weights.cpp)
   WeightView load_weight(const WeightSpec& spec, std::span<const HostMatrix> segments,
@@ -89,6 +90,11 @@ class CudaBackend final : public Backend {
  private:
   /// Makes this device the calling thread's, and says how the next kernel of `stream` is launched.
   kernels::Launch launch(Stream& stream);
+  /// Multiplies the packed panels with a few rows at a time.
+  void multiply_packed(const kernels::MatmulArgs& args, Stream& stream);
+  /// Multiplies through cuBLASLt; false, and nothing done, where the packed kernels have to
+  /// (cuda_prefill.cpp).
+  bool multiply_by_library(const kernels::MatmulArgs& args, Stream& stream);
   void use_device() const;
   /// Multiplies run by run of equal formats; `args` says what `matmul` has no word for.
   void multiply(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
@@ -102,7 +108,7 @@ class CudaBackend final : public Backend {
   std::string description_;
   int multiprocessors_ = 1;
   int capability_ = 0;
-  std::unique_ptr<WeightLoader> loader_;  ///< made by the first load
+  std::unique_ptr<LibraryMatmul> library_;  ///< made by the first wide product
 };
 
 }  // namespace tandem

@@ -4,6 +4,7 @@
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/packed_weight.h"
+#include "backend/cuda/prefill_workspace.h"
 #include "tandem/error.h"
 
 namespace tandem {
@@ -191,9 +192,11 @@ void CudaBackend::multiply(TensorView x, const WeightView& weight, Epilogue epil
                                         : kernels::panels_of(segment.rows);
       column += segment.rows;
     }
-    check(rows <= kernels::kMaxDecodeRows ? kernels::matmul_rows(args, launch(stream))
-                                          : kernels::matmul_prefill(args, launch(stream)),
-          "matmul");
+    if (rows <= kMostPackedRows) {
+      multiply_packed(args, stream);
+    } else if (!multiply_by_library(args, stream)) {
+      check(kernels::matmul_prefill(args, launch(stream)), "matmul");
+    }
   }
 }
 

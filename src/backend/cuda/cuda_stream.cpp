@@ -1,6 +1,7 @@
 #include "backend/cuda/cuda_stream.h"
 
 #include "backend/cuda/cuda_check.h"
+#include "backend/cuda/weight_loader.h"
 #include "tandem/error.h"
 
 namespace tandem {
@@ -54,6 +55,11 @@ void CudaStream::wait(const Event& event) {
 
 void CudaStream::synchronize() {
   check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize", device_);
+}
+
+WeightLoader& CudaStream::loader(CudaMemory& memory) {
+  if (loader_ == nullptr) loader_ = std::make_unique<WeightLoader>(memory);
+  return *loader_;
 }
 
 void* CudaStream::scratch(Scratch purpose, size_t bytes) {

@@ -3,13 +3,18 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "core/memory.h"
 #include "core/stream.h"
+#include "core/tensor_view.h"
 
 namespace tandem {
+
+class CudaMemory;
+class WeightLoader;
 
 class CudaEvent final : public Event {
  public:
@@ -47,6 +52,14 @@ class CudaStream final : public Stream {
   /// stays alive with the stream, so run the widest pass once before capturing.
   void* scratch(Scratch purpose, size_t bytes);
 
+  /// Memory for the library's products, the caller's own: Backend::lend_workspace.
+  void lend(TensorView memory) { workspace_ = memory; }
+  const TensorView& workspace() const { return workspace_; }
+
+  /// What brings weights in on this stream, made when first asked for: its staging memory goes with
+  /// the stream.
+  WeightLoader& loader(CudaMemory& memory);
+
   /// Whether the next kernel may start before the work in front of it is done. Not after copies and
   /// waits: only kernels know how to wait on the device.
   bool take_overlap() { return std::exchange(after_kernel_, true); }
@@ -59,6 +72,8 @@ class CudaStream final : public Stream {
   MemoryResource& memory_;
   cudaStream_t stream_ = nullptr;
   bool after_kernel_ = false;
+  TensorView workspace_;
+  std::unique_ptr<WeightLoader> loader_;
   std::array<DeviceBuffer, static_cast<size_t>(Scratch::kCount)> scratch_;
   std::vector<DeviceBuffer> outgrown_;
 };

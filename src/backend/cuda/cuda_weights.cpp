@@ -48,7 +48,7 @@ WeightView CudaBackend::load_weight(const WeightSpec& spec, std::span<const Host
   auto& target = static_cast<CudaStream&>(stream);
   auto* const base = static_cast<std::byte*>(destination);
   fill_zero(destination, layout.bytes(), stream);  // padding must be zero, not merely unused
-  if (loader_ == nullptr) loader_ = std::make_unique<WeightLoader>(memory_);
+  WeightLoader& loader = target.loader(memory_);
 
   WeightView view;
   view.rows = spec.rows();
@@ -60,12 +60,12 @@ WeightView CudaBackend::load_weight(const WeightSpec& spec, std::span<const Host
     const WeightFormat format = held_format(spec.segments[i].format);
     const bool fp8 = format == WeightFormat::kFp8E4M3;
     auto* const scales = fp8 ? reinterpret_cast<float*>(base + part.scales) : nullptr;
-    loader_->load(segments[i],
-                  {.format = packed_format(format),
-                   .panels = base + part.data,
-                   .scales = scales,
-                   .paired_half = spec.paired ? static_cast<int>(i) : -1},
-                  target, launch(stream));
+    loader.load(segments[i],
+                {.format = packed_format(format),
+                 .panels = base + part.data,
+                 .scales = scales,
+                 .paired_half = spec.paired ? static_cast<int>(i) : -1},
+                target, launch(stream));
     view.segments[i] = {.format = format,
                         .rows = spec.segments[i].rows,
                         .data = base + part.data,

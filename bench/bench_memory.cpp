@@ -1,0 +1,135 @@
+// Planned against really used memory of a GPU. For each configuration a pair is loaded and decodes
+// a little; a second process, which holds nothing but its own context, reads the device's free
+// memory before and after. What the plan gives tandem on the device is held against the difference.
+//
+// Overheads that no formula gives are measured by the first load on a machine; give every
+// configuration twice to see what a later load plans.
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "backend/cuda_devices.h"
+#include "tandem/tandem.h"
+
+namespace {
+
+/// A process that says how much memory the first GPU has free. Made before this one touches a GPU.
+class Observer {
+ public:
+  Observer() {
+    int ask[2], answer[2];
+    if (pipe(ask) != 0 || pipe(answer) != 0) throw tandem::DeviceError("pipe failed");
+    child_ = fork();
+    if (child_ < 0) throw tandem::DeviceError("fork failed");
+    if (child_ == 0) {
+      close(ask[1]);
+      close(answer[0]);
+      observe(ask[0], answer[1]);
+      _exit(0);
+    }
+    close(ask[0]);
+    close(answer[1]);
+    ask_ = ask[1];
+    answer_ = answer[0];
+  }
+  ~Observer() {
+    close(ask_);
+    close(answer_);
+    waitpid(child_, nullptr, 0);
+  }
+  Observer(const Observer&) = delete;
+  Observer& operator=(const Observer&) = delete;
+
+  double free_bytes() const {
+    const char question = 0;
+    uint64_t bytes = 0;
+    if (write(ask_, &question, 1) != 1 || read(answer_, &bytes, sizeof(bytes)) != sizeof(bytes) ||
+        bytes == 0) {
+      throw tandem::DeviceError("the observing process could not read the GPU's free memory");
+    }
+    return static_cast<double>(bytes);
+  }
+
+ private:
+  static void observe(int ask, int answer) {
+    char question = 0;
+    while (read(ask, &question, 1) == 1) {
+      uint64_t bytes = 0;
+      try {
+        const auto devices = tandem::list_cuda_devices();
+        if (!devices.empty()) bytes = devices.front().free_bytes;
+      } catch (const tandem::Error&) {  // 0 says so
+      }
+      if (write(answer, &bytes, sizeof(bytes)) != sizeof(bytes)) return;
+    }
+  }
+
+  pid_t child_ = -1;
+  int ask_ = -1;
+  int answer_ = -1;
+};
+
+/// Loads and decodes, and leaves what was planned and used in the caller's sight. A process of its
+/// own: a context stays with its process.
+int measure(const std::string& config, const Observer& observer) {
+  constexpr double kMiB = 1048576.0;
+  try {
+    const double before = observer.free_bytes();
+    const auto engine = tandem::Engine::from_config(std::filesystem::path(config));
+    tandem::SamplingParams params;
+    params.max_tokens = 64;
+    params.ignore_eos = true;
+    (void)engine->generate("def", params);
+    const double used = before - observer.free_bytes();
+    double planned = 0;
+    for (const tandem::DevicePlan& device : engine->memory_plan().devices) {
+      if (device.name == "cuda:0") planned += static_cast<double>(device.bytes_of(""));
+    }
+    std::printf("%-44s planned %10.1f MiB  used %10.1f MiB  difference %+.2f %%\n", config.c_str(),
+                planned / kMiB, used / kMiB, 100 * (used - planned) / planned);
+    for (const tandem::MemoryUse& use : engine->memory()) {
+      std::printf("  %-8s %-8s %-14s %12.2f MiB planned %12.2f MiB taken\n", use.device.c_str(),
+                  use.model.c_str(), std::string(tandem::name_of(use.purpose)).c_str(),
+                  static_cast<double>(use.planned_bytes) / kMiB,
+                  static_cast<double>(use.actual_bytes) / kMiB);
+    }
+    std::fflush(stdout);
+    return 0;
+  } catch (const tandem::Error& error) {
+    std::fprintf(stderr, "bench_memory: %s: %s\n", config.c_str(), error.what());
+    return static_cast<int>(error.exit_code());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<std::string> configs;
+  CLI::App app("Compares planned memory with what a GPU says is used");
+  app.add_option("config", configs, "Configurations to load, one after the other")
+      ->required()
+      ->check(CLI::ExistingFile);
+  CLI11_PARSE(app, argc, argv);
+  int worst = 0;
+  try {
+    const Observer observer;
+    (void)observer.free_bytes();  // its own context exists from here on
+    for (const std::string& config : configs) {
+      const pid_t child = fork();
+      if (child == 0) _exit(measure(config, observer));
+      int status = 0;
+      waitpid(child, &status, 0);
+      worst = std::max(worst, WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+    }
+  } catch (const tandem::Error& error) {
+    std::fprintf(stderr, "bench_memory: %s\n", error.what());
+    return static_cast<int>(error.exit_code());
+  }
+  return worst;
+}
