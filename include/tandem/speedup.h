@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tandem {
@@ -27,6 +29,15 @@ struct CostTable {
   /// T(K) in steps of plain decoding: round_seconds(K) / verify_seconds[0].
   double round_cost(int num_drafts) const;
   bool operator==(const CostTable&) const = default;
+
+  /// A JSON object of these fields by name; `verify_seconds` must be there.
+  /// @throws ConfigError with file, key and remedy: unknown key (names the nearest), no number, a
+  /// number below 0, no list, text that is not JSON
+  static CostTable from_file(const std::filesystem::path& path);
+  /// @param name what messages call the text
+  static CostTable from_json(std::string_view text, std::string_view name = "cost table");
+  /// The file that would give this table.
+  std::string to_json() const;
 };
 
 /// Costs where reading weights sets the pace: v(K) = 1 and c = `cost_ratio`, a draft pass's bytes
@@ -47,14 +58,14 @@ CostTable with_hidden_draft(const CostTable& costs);
 ///        before it did; beyond its end the last one holds
 double expected_round_tokens(std::span<const double> conditional, int num_drafts);
 
-/// The expected share of plain decoding's speed, E(K) / T(K) with T in plain steps (Leviathan et al.
-/// 2022, theorem 3.8, where v(K) = 1).
+/// The expected share of plain decoding's speed, E(K) / T(K) with T in plain steps (Leviathan et
+/// al. 2022, theorem 3.8, where v(K) = 1).
 double predicted_speedup(const CostTable& costs, std::span<const double> conditional,
                          int num_drafts);
 
-/// The ratio that `Stats::tokens_per_second` of a text of `num_tokens` tokens is expected to have to
-/// that of plain decoding. It exceeds `predicted_speedup`: the time of a text's first round counts
-/// as time to the first token, while all its tokens but one count as decoded afterwards.
+/// The ratio that `Stats::tokens_per_second` of a text of `num_tokens` tokens is expected to have
+/// to that of plain decoding. It exceeds `predicted_speedup`: the time of a text's first round
+/// counts as time to the first token, while all its tokens but one count as decoded afterwards.
 /// @param round_tokens E(K), measured or expected
 double predicted_rate_ratio(const CostTable& costs, double round_tokens, int num_drafts,
                             int64_t num_tokens);

@@ -16,8 +16,9 @@ class AcceptanceEstimate {
   void reset();
   /// A round drafted `num_drafts` >= 1 tokens, and the first `num_accepted` stood.
   void observe(int num_drafts, int num_accepted);
-  /// [i]: the chance that draft i stands when all before it do.
-  std::array<double, kMaxSpeculativeTokens> conditional() const;
+  /// [i]: the chance that draft i stands when all before it do. @param deviations what is added, in
+  /// standard deviations of the estimate
+  std::array<double, kMaxSpeculativeTokens> conditional(double deviations = 0) const;
 
  private:
   std::array<double, kMaxSpeculativeTokens> tried_{};
@@ -29,8 +30,9 @@ class AcceptanceEstimate {
 /// (the fixed point of E / T, Dinkelbach 1967; unlike that ratio it also weighs rounds in which
 /// nothing can be drafted). E comes from the acceptance of the rounds read so far, T from a table.
 ///
-/// Where drafting does not pay, it is tried again now and then: the rounds in between double after
-/// each failure, and all that drafting has lost stays below a small share of the text's time.
+/// Where drafting does not seem to pay it goes on while that may be chance, and is tried again now
+/// and then: the rounds in between double after each failure. All that drafting loses stays below a
+/// small share of the text's time.
 ///
 /// A function of the table and of the outcomes since `start` alone, never of the clock.
 class AutoLength final : public DraftLengthPolicy {
@@ -47,13 +49,15 @@ class AutoLength final : public DraftLengthPolicy {
 
  private:
   /// The best of K = lowest … max_drafts_. @param tokens_per_step R
-  int best(int lowest, double tokens_per_step) const;
+  int best(int lowest, double tokens_per_step, double deviations = 0) const;
   double tokens_per_step() const;
-  bool may_probe(int num_drafts) const;
+  /// Whether to draft against the odds: because they are not sure yet, or to learn again.
+  bool may_try(int num_drafts) const;
 
   int max_drafts_;
   CostTable costs_;
   double catch_up_cost_ = 0;  ///< of a row, in plain steps
+  double loss_share_ = 0;     ///< of the text's time
   bool can_pay_ = true;       ///< some K pays if every draft stands
 
   int wanted_ = 0;

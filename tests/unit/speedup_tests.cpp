@@ -75,7 +75,7 @@ TEST_CASE("costs of another draft") {
   slow.draft_step_seconds = 0.1;
   const CostTable hidden = with_hidden_draft(slow);
   CHECK(hidden.round_seconds(0) == 0.25);
-  CHECK(hidden.round_seconds(1) == Approx(0.3));   // the draft is the longer one
+  CHECK(hidden.round_seconds(1) == Approx(0.3));  // the draft is the longer one
   CHECK(hidden.round_seconds(4) == Approx(0.6));
   CHECK(with_hidden_draft(some_costs()).round_seconds(4) == Approx(0.44));  // the main model is
 }
