@@ -11,8 +11,8 @@
 
 namespace tandem {
 
-/// The draft's part of Config, outside of it: clang does not default-construct a nested struct that has initialisers
-/// while the enclosing one is incomplete, as std::optional's traits ask it to.
+/// The draft's part of Config, outside of it: clang does not default-construct a nested struct that
+/// has initialisers while the enclosing one is incomplete, as std::optional's traits ask it to.
 struct DraftConfig {
   std::filesystem::path model;
   std::string device = "auto";
@@ -40,9 +40,11 @@ struct Config {
   std::optional<Draft> draft;
 
   struct Speculation {
-    std::string method = "draft_model";             ///< "draft_model", "ngram", "none"
-    std::optional<int> num_speculative_tokens;      ///< none: "auto"
-    int max_speculative_tokens = 8;                 ///< bounds "auto"; 1 … 15
+    std::string method = "draft_model";         ///< "draft_model", "ngram", "none"
+    std::optional<int> num_speculative_tokens;  ///< none: "auto"
+    int max_speculative_tokens = 8;             ///< bounds "auto"; 1 … 15
+    /// What "auto" goes by (`CostTable::from_file`); none: measured when the pair is loaded
+    std::optional<std::filesystem::path> cost_table;
     std::string rejection_sample_method = "block";  ///< "rejection", "block", "coupled"
     int prompt_lookup_min = 2;
     int prompt_lookup_max = 4;
@@ -54,7 +56,7 @@ struct Config {
     /// Left free on every device. None: kDefaultReserveBytes for what else runs there, and nothing
     /// on a simulated device, where nothing does.
     std::optional<uint64_t> reserve_bytes;
-    std::optional<uint64_t> limit_bytes;    ///< of each device, use at most this much
+    std::optional<uint64_t> limit_bytes;  ///< of each device, use at most this much
     /// Keys such as "cuda:0"; for the devices they name, these win over the sizes above.
     std::map<std::string, uint64_t> reserve_bytes_by_device;
     std::map<std::string, uint64_t> limit_bytes_by_device;

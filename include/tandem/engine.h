@@ -17,6 +17,7 @@
 #include "tandem/ledger.h"
 #include "tandem/plan.h"
 #include "tandem/sampling.h"
+#include "tandem/speedup.h"
 #include "tandem/stats.h"
 
 namespace tandem {
@@ -60,9 +61,11 @@ struct Request {
   std::variant<std::string, std::vector<int32_t>> prompt;
   SamplingParams params;
   int n = 1;  ///< completions, at most kMaxCompletions, with seeds seed … seed + n - 1
-  /// Draft tokens a round instead of the configuration's, for this request alone; 0 decodes
-  /// plainly. At most `EngineInfo::max_speculative_tokens`.
+  /// Draft tokens a round instead of the configuration's, for this request alone: 0 (decodes
+  /// plainly) … `EngineInfo::max_speculative_tokens`, or kAuto, which lets the engine choose them
+  /// for each round.
   std::optional<int> num_speculative_tokens;
+  static constexpr int kAuto = -1;
   /// "rejection", "block" or "coupled" instead of the configuration's, for this request alone.
   std::optional<std::string> rejection_sample_method;
   /// Fill `Stats::expected_acceptance_per_position`, where the rule has probabilities; costs a read
@@ -98,8 +101,11 @@ struct EngineInfo {
   std::string device;
   int max_model_len = 0;           ///< prompt and output together, in tokens
   int draft_max_model_len = 0;     ///< beyond it decoding goes on without drafts; 0: no draft model
-  int num_speculative_tokens = 0;  ///< K of a request that asks for none
+  int num_speculative_tokens = 0;  ///< K of a request that asks for none, or Request::kAuto
   int max_speculative_tokens = 0;  ///< the largest K that a request may ask for
+  /// What rounds cost: the configuration's table, or what was measured for 0 …
+  /// max_speculative_tokens drafts when the pair was loaded. Empty where nothing drafts.
+  CostTable costs;
   /// Share of the main model's ids that mean the same bytes in the draft.
   double vocabulary_agreement = 1;
   std::vector<std::string> warnings;

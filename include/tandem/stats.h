@@ -17,6 +17,7 @@ struct Stats {
   /// [i]: rounds that drafted position i and in which every position before it stood. A position
   /// behind the end of the text does not count.
   std::vector<int64_t> reached_per_position;
+  std::vector<int64_t> draft_lengths;  ///< [K]: rounds in which K tokens were drafted
   /// [n]: rounds in which at least one token was drafted and exactly n became part of the output.
   std::vector<int64_t> accepted_lengths;
   /// [i]: sum of min(p, q) (see `Request::measure_expected_acceptance`) over the rounds that
@@ -32,6 +33,8 @@ struct Stats {
   double verify_seconds = 0;   ///< inside rounds: the main model's pass and the acceptance
   double time_to_first_token_seconds = 0;
 
+  /// Drafted tokens a round, plain rounds included; 0 for no round.
+  double mean_draft_length() const;
   /// accepted / drafted, a fraction; 0 when nothing was drafted.
   double acceptance_rate() const;
   /// 1 + accepted / num_drafts: the extra token counts; 1 when nothing was drafted.

@@ -7,4 +7,5 @@
 #include "tandem/ledger.h"
 #include "tandem/plan.h"
 #include "tandem/sampling.h"
+#include "tandem/speedup.h"
 #include "tandem/stats.h"

@@ -57,6 +57,20 @@ class Generation {
     options.cancelled = [this] { return interrupted_.load(); };
     engine_ = Engine::from_config(config, options);
     for (const std::string& warning : engine_->info().warnings) print_warning(warning);
+    if (options_.save_cost_table) save_costs(*options_.save_cost_table);
+  }
+
+  void save_costs(const std::string& path) const {
+    const CostTable& costs = engine_->info().costs;
+    if (costs.verify_seconds.empty()) {
+      throw UsageError("--save-cost-table: nothing drafts, so there are no costs to write");
+    }
+    std::ofstream file(path, std::ios::binary | std::ios::trunc);
+    file << costs.to_json();
+    if (!file.flush()) {
+      throw UsageError(path +
+                       ": cannot be written; does the folder exist, and may you write there?");
+    }
   }
 
   /// Submits and waits; Ctrl-C cancels.

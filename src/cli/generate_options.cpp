@@ -98,8 +98,17 @@ void GenerateOptions::add_to(CLI::App& sub) {
   sub.add_option("--method", method, "draft_model, ngram or none")
       ->type_name("M")
       ->group(kSpeculation);
-  sub.add_option("--num-speculative-tokens", num_speculative_tokens, "Draft tokens a round")
+  sub.add_option("--num-speculative-tokens", num_speculative_tokens,
+                 "Draft tokens a round; auto, the default, chooses them round by round")
       ->type_name("N|auto")
+      ->group(kSpeculation);
+  sub.add_option("--cost-table", cost_table,
+                 "What rounds cost, for auto, instead of measuring it when the pair is loaded")
+      ->type_name("FILE")
+      ->group(kSpeculation);
+  sub.add_option("--save-cost-table", save_cost_table,
+                 "Write what rounds were measured to cost, for --cost-table")
+      ->type_name("FILE")
       ->group(kSpeculation);
   sub.add_option("--rejection-sample-method", rejection_sample_method,
                  "rejection, block or coupled")
@@ -141,6 +150,7 @@ Config GenerateOptions::make_config() const {
   if (num_speculative_tokens) {
     made.speculation.num_speculative_tokens = parse_draft_length(*num_speculative_tokens);
   }
+  if (cost_table) made.speculation.cost_table = *cost_table;
   override_with(rejection_sample_method, made.speculation.rejection_sample_method);
   if (allow_vocabulary_mismatch) made.speculation.allow_vocabulary_mismatch = true;
 

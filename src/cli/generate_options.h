@@ -33,6 +33,8 @@ struct GenerateOptions {
 
   std::optional<std::string> method;
   std::optional<std::string> num_speculative_tokens;
+  std::optional<std::string> cost_table;
+  std::optional<std::string> save_cost_table;
   std::optional<std::string> rejection_sample_method;
   bool allow_vocabulary_mismatch = false;
   std::optional<std::string> device;

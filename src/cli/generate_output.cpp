@@ -41,6 +41,8 @@ ordered_json stats_json(const Stats& stats, const std::vector<MemoryUse>& memory
           {"verify_seconds", stats.verify_seconds},
           {"tokens_per_second", stats.tokens_per_second()},
           {"time_to_first_token_seconds", stats.time_to_first_token_seconds},
+          {"mean_draft_length", stats.mean_draft_length()},
+          {"draft_lengths", stats.draft_lengths},
           {"memory", memory_json(memory)}};
 }
 
@@ -158,6 +160,14 @@ void print_summary(std::ostream& out, const std::vector<Completion>& completions
     out << format("acceptance rate         %.3f, by position:", stats.acceptance_rate());
     for (const double rate : stats.acceptance_rate_per_position()) out << format(" %.2f", rate);
     out << "\n" << format("mean acceptance length  %.2f tokens\n", stats.mean_acceptance_length());
+  }
+  if (info.method != "none" && stats.draft_lengths.size() > 1) {
+    out << format("draft length            %.2f tokens a round, rounds by length:",
+                  stats.mean_draft_length());
+    for (const int64_t rounds : stats.draft_lengths) {
+      out << format(" %lld", static_cast<long long>(rounds));
+    }
+    out << "\n";
   }
   out << format("rounds                  %lld", static_cast<long long>(stats.num_rounds));
   if (info.method != "none") {

@@ -34,6 +34,12 @@ class Checker {
     if (text.empty()) fail(key, "is missing; give the folder of the model");
     if (text.find('\0') != std::string::npos) fail(key, "holds a zero character");
   }
+  void optional_file(const char* key, const std::optional<std::filesystem::path>& file) {
+    if (!file) return;
+    const std::string& text = file->native();
+    if (text.empty()) fail(key, "is empty; give a file, or null");
+    if (text.find('\0') != std::string::npos) fail(key, "holds a zero character");
+  }
   void devices(const char* key, const std::string& devices) {
     if (devices != "auto") named(key, [&] { parse_device_list(devices); });
   }

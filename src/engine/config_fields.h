@@ -54,6 +54,7 @@ void visit_config(Visitor& visitor, ConfigType& config) {
                       kMaxSpeculativeTokens);
     v.integer("max_speculative_tokens", speculation.max_speculative_tokens, 1,
               kMaxSpeculativeTokens);
+    v.optional_file("cost_table", speculation.cost_table);
     v.choice("rejection_sample_method", speculation.rejection_sample_method,
              kRejectionSampleMethods);
     v.integer("prompt_lookup_min", speculation.prompt_lookup_min, 1, kMaxPromptLookup);
@@ -61,7 +62,8 @@ void visit_config(Visitor& visitor, ConfigType& config) {
     v.boolean("allow_vocabulary_mismatch", speculation.allow_vocabulary_mismatch);
   });
   visitor.section("memory", config.memory, [](auto& v, auto& memory) {
-    v.size_by_device("reserve", memory.reserve_bytes, memory.reserve_bytes_by_device, kSmallestReserve);
+    v.size_by_device("reserve", memory.reserve_bytes, memory.reserve_bytes_by_device,
+                     kSmallestReserve);
     v.size_by_device("limit", memory.limit_bytes, memory.limit_bytes_by_device, kSmallestLimit);
   });
   visitor.section("sampling", config.sampling, [](auto& v, auto& sampling) {

@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
 /// Relative to the configuration's folder where that exists, else to the working directory.
-fs::path resolve_model_path(const fs::path& path, const fs::path& folder) {
+fs::path resolve_path(const fs::path& path, const fs::path& folder) {
   std::error_code ignored;
   const fs::path beside = (folder / path).lexically_normal();
   return path.is_relative() && fs::exists(beside, ignored) ? beside : path;
@@ -47,7 +47,15 @@ class Reader {
     const json* value = find(key);
     if (value == nullptr) return;
     if (!value->is_string()) wrong_type(key, *value, "the folder of a model (a string)");
-    path = resolve_model_path(value->get<std::string>(), folder_);
+    path = resolve_path(value->get<std::string>(), folder_);
+  }
+  void optional_file(const char* key, std::optional<fs::path>& file) {
+    const json* value = find(key);
+    if (value == nullptr) return;
+    file.reset();
+    if (value->is_null()) return;
+    if (!value->is_string()) wrong_type(key, *value, "null or a file (a string)");
+    file = resolve_path(value->get<std::string>(), folder_);
   }
   void devices(const char* key, std::string& devices) {
     const json* value = find(key);

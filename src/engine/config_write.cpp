@@ -47,6 +47,9 @@ class Writer {
   }
 
   void path(const char* key, const std::filesystem::path& path) { object_[key] = path.string(); }
+  void optional_file(const char* key, const std::optional<std::filesystem::path>& file) {
+    object_[key] = file ? ordered_json(file->string()) : ordered_json();
+  }
   void devices(const char* key, const std::string& devices) { object_[key] = devices; }
   void device(const char* key, const std::string& device) { object_[key] = device; }
   void choice(const char* key, const std::string& choice, Choices) { object_[key] = choice; }

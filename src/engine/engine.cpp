@@ -15,6 +15,7 @@ namespace tandem {
 namespace {
 
 static_assert(SamplingParams::kMaxLogprobs == kMaxTopLogprobs);
+static_assert(Request::kAuto == kAutoDraftLength);
 
 /// Seeds that tandem draws are exact in every JSON reader, also one whose numbers are float64.
 constexpr uint64_t kDrawnSeedMask = (uint64_t{1} << 53) - 1;
@@ -140,7 +141,7 @@ class Engine::Impl {
     if (request.rejection_sample_method)
       require_rejection_sample_method(*request.rejection_sample_method);
     const int wanted = request.num_speculative_tokens.value_or(0);
-    if (wanted < 0 || wanted > pair_.info.max_speculative_tokens) {
+    if ((wanted < 0 && wanted != Request::kAuto) || wanted > pair_.info.max_speculative_tokens) {
       throw UsageError("num_speculative_tokens is " + std::to_string(wanted) +
                        "; this engine was set up for 0 to " +
                        std::to_string(pair_.info.max_speculative_tokens) +

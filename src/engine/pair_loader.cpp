@@ -8,10 +8,12 @@
 #include "core/device.h"
 #include "core/log.h"
 #include "core/size.h"
+#include "engine/cost_meter.h"
 #include "engine/memory_audit.h"
 #include "engine/overhead_meter.h"
 #include "engine/pair_request.h"
 #include "model/sharded_model.h"
+#include "spec/auto_length.h"
 #include "spec/model_drafter.h"
 #include "spec/ngram_drafter.h"
 #include "spec/vocabulary_agreement.h"
@@ -52,6 +54,7 @@ class PairLoader {
 
   LoadedPair load() {
     request_ = pair_request(config_);
+    read_costs();
     keep_to_one_gpu();
     describe_models();
     reserve_memory();
@@ -63,6 +66,7 @@ class PairLoader {
     make_decoder(audit);
     check_devices(audit);
     if (measured()) measure_overheads(audit);
+    set_costs();
     pair_.reservation.mark_allocated();
     check(audit);
     return std::move(pair_);
@@ -85,6 +89,22 @@ class PairLoader {
     if (plan.draft_device.value_or(plan.main_devices.front()) != plan.main_devices.front()) {
       refuse("draft.device", "is another GPU than the main model's");
     }
+  }
+
+  /// Before anything is loaded: a table that cannot be read should not cost a load.
+  void read_costs() {
+    if (!speculation_.cost_table || request_.max_drafts == 0) return;
+    costs_ = CostTable::from_file(*speculation_.cost_table);
+    if (costs_->max_drafts() >= most_auto_drafts()) return;
+    throw ConfigError(speculation_.cost_table->string() + ": \"verify_seconds\" ends at " +
+                      std::to_string(costs_->max_drafts()) +
+                      " drafts a round, but \"auto\" may choose " +
+                      std::to_string(most_auto_drafts()) +
+                      ": list more, or lower \"speculation.max_speculative_tokens\"");
+  }
+
+  int most_auto_drafts() const {
+    return std::min(request_.max_drafts, speculation_.max_speculative_tokens);
   }
 
   void describe_models() {
@@ -284,8 +304,10 @@ class PairLoader {
     }
     const size_t leader = plan_.main.devices[static_cast<size_t>(plan_.main.placement.leader())];
     const uint64_t before = allocated(leader);
-    pair_.decoder =
-        std::make_unique<SpeculativeDecoder>(*pair_.main, std::move(drafter), request_.max_drafts);
+    auto policy = std::make_unique<AutoLength>(most_auto_drafts());
+    policy_ = policy.get();
+    pair_.decoder = std::make_unique<SpeculativeDecoder>(*pair_.main, std::move(drafter),
+                                                         request_.max_drafts, std::move(policy));
     audit.add(name_of_device(leader), "main", MemoryPurpose::kRoundState,
               allocated(leader) - before);
   }
@@ -350,6 +372,24 @@ class PairLoader {
     }
   }
 
+  /// What the draft length "auto" goes by.
+  void set_costs() {
+    if (request_.max_drafts == 0) return;
+    CostTable& costs = pair_.info.costs;
+    if (costs_) {
+      costs = *costs_;
+    } else {
+      costs = measure_costs(*pair_.decoder, pair_.info.max_model_len, request_.max_drafts,
+                            options_.cancelled);
+      log().info(
+          "a plain step takes {:.3f} ms, a round of {} drafts {:.3f} ms of drafting and {:.3f} ms "
+          "of verification",
+          1e3 * costs.round_seconds(0), request_.max_drafts,
+          1e3 * costs.draft_seconds(request_.max_drafts), 1e3 * costs.verify_seconds.back());
+    }
+    policy_->set_costs(costs);
+  }
+
   const MemoryResource& memory_of(size_t device) const { return pair_.backends[device]->memory(); }
 
   void check(const MemoryAudit& audit) {
@@ -374,6 +414,8 @@ class PairLoader {
   std::vector<DeviceReading> before_;  ///< by device, when the plan was made
   Plan plan_;
   VocabularyAgreement agreement_;
+  std::optional<CostTable> costs_;  ///< the configuration's
+  AutoLength* policy_ = nullptr;    ///< the decoder's
   LoadedPair pair_;
 };
 

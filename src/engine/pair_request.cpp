@@ -12,8 +12,6 @@
 namespace tandem {
 namespace {
 
-/// "auto" draft length, until something measured says better.
-constexpr int kDefaultSpeculativeTokens = 4;
 /// Rows of one prefill pass, the largest row bucket. A GPU's matrix units want many at a time.
 constexpr int kCpuPrefillRows = 256;
 constexpr int kCudaPrefillRows = 2048;
@@ -78,8 +76,7 @@ PairRequest pair_request(const Config& config, const std::string& planned_device
   const Config::Speculation& speculation = config.speculation;
   PairRequest request;
   if (speculation.method != "none") {
-    request.num_speculative_tokens = speculation.num_speculative_tokens.value_or(
-        std::min(kDefaultSpeculativeTokens, speculation.max_speculative_tokens));
+    request.num_speculative_tokens = speculation.num_speculative_tokens.value_or(kAutoDraftLength);
     request.max_drafts =
         std::max(request.num_speculative_tokens, speculation.max_speculative_tokens);
     request.outlook = {

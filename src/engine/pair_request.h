@@ -20,7 +20,7 @@ struct PairRequest {
   std::shared_ptr<WeightSource>
       main_weights;  ///< null: the folder holds no weights, only a plan can be made
   std::shared_ptr<WeightSource> draft_weights;  ///< null also without a draft model
-  int num_speculative_tokens = 0;               ///< K of a request that asks for none
+  int num_speculative_tokens = 0;               ///< of a request that asks for none
   int max_drafts = 0;                           ///< the largest K that a request may ask for
   DraftOutlook outlook;
 };

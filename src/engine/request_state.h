@@ -17,7 +17,7 @@ struct RequestHandle::State {
   Request request;
   std::vector<int32_t> prompt;
   uint64_t seed = 0;
-  int num_speculative_tokens = 0;
+  int num_speculative_tokens = 0;  ///< or Request::kAuto
 
   std::atomic<bool> cancelled = false;
 

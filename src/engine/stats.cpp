@@ -18,6 +18,11 @@ void add(std::vector<T>& to, const std::vector<T>& from) {
 
 }  // namespace
 
+double Stats::mean_draft_length() const {
+  if (num_rounds == 0) return 0;
+  return static_cast<double>(num_draft_tokens) / static_cast<double>(num_rounds);
+}
+
 double Stats::acceptance_rate() const {
   if (num_draft_tokens == 0) return 0;
   return static_cast<double>(num_accepted_tokens) / static_cast<double>(num_draft_tokens);
@@ -58,6 +63,8 @@ double Stats::tokens_per_second() const {
 void Stats::add_round(int drafted, int accepted, int kept_drafts, double round_draft_seconds,
                       double round_verify_seconds, std::span<const float> expected_acceptance) {
   ++num_rounds;
+  grow(draft_lengths, static_cast<size_t>(drafted) + 1);
+  ++draft_lengths[static_cast<size_t>(drafted)];
   draft_seconds += round_draft_seconds;
   verify_seconds += round_verify_seconds;
   if (drafted == 0) return;
@@ -87,6 +94,7 @@ Stats& Stats::operator+=(const Stats& other) {
   num_accepted_tokens += other.num_accepted_tokens;
   add(accepted_per_position, other.accepted_per_position);
   add(reached_per_position, other.reached_per_position);
+  add(draft_lengths, other.draft_lengths);
   add(accepted_lengths, other.accepted_lengths);
   add(expected_acceptance_per_position, other.expected_acceptance_per_position);
   num_prompt_tokens += other.num_prompt_tokens;

@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include "core/size.h"
-#include "plan/speedup.h"
+#include "tandem/speedup.h"
 
 namespace tandem {
 namespace {
@@ -153,6 +154,11 @@ double cost_ratio(const Plan& plan, const DraftOutlook& outlook) {
   return outlook.kind == DraftOutlook::Kind::kModel ? plan.cost_ratio() : 0;
 }
 
+/// What pays most when every drafted token stands with this chance.
+SpeedupPrediction best_at(double acceptance_rate, double ratio, const DraftOutlook& outlook) {
+  return best_speedup(bandwidth_costs(ratio, outlook.max_drafts), std::span(&acceptance_rate, 1));
+}
+
 std::string speedup_table(const Plan& plan, const DraftOutlook& outlook) {
   if (outlook.kind == DraftOutlook::Kind::kNone) return "";
   const double ratio = cost_ratio(plan, outlook);
@@ -168,7 +174,7 @@ std::string speedup_table(const Plan& plan, const DraftOutlook& outlook) {
   std::string text = std::string("\n") + line;
   text += "  acceptance rate   best K   predicted speed-up E / (1 + K b)\n";
   for (const double rate : kTableAcceptanceRates) {
-    const SpeedupPrediction best = best_speedup(rate, ratio, outlook.max_drafts);
+    const SpeedupPrediction best = best_at(rate, ratio, outlook);
     std::snprintf(line, sizeof line, "  %15.1f   %6d   %8.2f×%s\n", rate, best.num_drafts,
                   best.speedup, best.speedup > 1 ? "" : "  no gain");
     text += line;
@@ -192,7 +198,7 @@ std::string no_gain_warning(const Plan& plan, const DraftOutlook& outlook) {
   if (outlook.kind == DraftOutlook::Kind::kNone) return "";
   const double ratio = cost_ratio(plan, outlook);
   for (const double rate : kTableAcceptanceRates) {
-    if (best_speedup(rate, ratio, outlook.max_drafts).speedup > 1) return "";
+    if (best_at(rate, ratio, outlook).speedup > 1) return "";
   }
   char text[200];
   std::snprintf(text, sizeof text,

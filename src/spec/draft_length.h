@@ -2,6 +2,9 @@
 
 namespace tandem {
 
+/// Asks a policy to choose: the K of `DraftLengthPolicy::start` and of a request.
+inline constexpr int kAutoDraftLength = -1;
+
 /// What a finished round cost and gave.
 struct RoundOutcome {
   int num_drafts = 0;
@@ -17,16 +20,19 @@ struct RoundOutcome {
 class DraftLengthPolicy {
  public:
   virtual ~DraftLengthPolicy() = default;
-  /// A new text begins. @param wanted what the request asks for, 0 … kMaxSpeculativeTokens
+  /// A new text begins. @param wanted what the request asks for: 0 … kMaxSpeculativeTokens, or
+  /// kAutoDraftLength
   virtual void start(int wanted) = 0;
+  /// K of the round to be launched now. Rounds launched before may not have been observed yet.
   virtual int next() = 0;
+  /// The outcome of a round, in the order of `next`; its K may be lower than what `next` said.
   virtual void observe(const RoundOutcome& outcome) = 0;
 };
 
-/// Always what the request asks for.
+/// Always what the request asks for; plain where it leaves the choice.
 class FixedLength final : public DraftLengthPolicy {
  public:
-  void start(int wanted) override { wanted_ = wanted; }
+  void start(int wanted) override { wanted_ = wanted == kAutoDraftLength ? 0 : wanted; }
   int next() override { return wanted_; }
   void observe(const RoundOutcome&) override {}
 

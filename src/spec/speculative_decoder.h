@@ -17,7 +17,7 @@ namespace tandem {
 struct DecodeSettings {
   DecodeRule rule;
   uint64_t seed = 0;
-  int num_speculative_tokens = 0;  ///< K wanted; 0: plain decoding
+  int num_speculative_tokens = 0;  ///< K wanted; 0: plain decoding; kAutoDraftLength: the policy's
   int logprobs =
       -1;  ///< >= 0: the main model's log-probabilities of each token and of this many others
   bool expected_acceptance = false;  ///< measure it, where the rule has probabilities

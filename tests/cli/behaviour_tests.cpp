@@ -66,12 +66,13 @@ TEST_CASE("generate --json prints the documented object and nothing on stderr") 
   CHECK(keys_of(object) == std::set<std::string>{"text", "token_ids", "prompt_token_ids",
                                                  "finish_reason", "seed", "stats"});
   const json& stats = object["stats"];
-  CHECK(keys_of(stats) ==
-        std::set<std::string>{"num_rounds", "num_drafts", "num_draft_tokens", "num_accepted_tokens",
-                              "acceptance_rate", "mean_acceptance_length",
-                              "acceptance_rate_per_position", "prefill_seconds", "decode_seconds",
-                              "draft_seconds", "verify_seconds", "tokens_per_second",
-                              "time_to_first_token_seconds", "memory"});
+  CHECK(keys_of(stats) == std::set<std::string>{"num_rounds", "num_drafts", "num_draft_tokens",
+                                                "num_accepted_tokens", "acceptance_rate",
+                                                "mean_acceptance_length",
+                                                "acceptance_rate_per_position", "prefill_seconds",
+                                                "decode_seconds", "draft_seconds", "verify_seconds",
+                                                "tokens_per_second", "time_to_first_token_seconds",
+                                                "mean_draft_length", "draft_lengths", "memory"});
   std::set<std::string> purposes;
   REQUIRE_FALSE(stats["memory"].empty());
   for (const json& use : stats["memory"]) {

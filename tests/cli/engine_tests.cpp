@@ -20,6 +20,7 @@ Config demo_config() {
   config.main.model = demo_main();
   config.draft.emplace();
   config.draft->model = demo_draft();
+  config.speculation.cost_table = demo_cost_table();
   return config;
 }
 
@@ -70,7 +71,7 @@ TEST_CASE("The engine tells what it loaded") {
   const EngineInfo& info = demo_engine().info();
   CHECK(info.max_model_len == 2048);
   CHECK(info.draft_max_model_len == 2048);
-  CHECK(info.num_speculative_tokens == 4);
+  CHECK(info.num_speculative_tokens == Request::kAuto);
   CHECK(info.max_speculative_tokens == 8);
   CHECK(info.vocabulary_agreement == 1.0);
   CHECK(info.warnings.empty());
@@ -499,4 +500,46 @@ TEST_CASE("A request may bring its own rule, and have the expected acceptance me
   request.rejection_sample_method = "hope";
   CHECK_THAT(message_of([&] { engine.submit(request); }),
              ContainsText("rejection_sample_method is 'hope'") && ContainsText("'coupled'"));
+}
+
+TEST_CASE("auto is the default, and its choices follow from the cost table") {
+  Engine& engine = demo_engine();
+  CHECK(engine.info().costs == CostTable::from_file(demo_cost_table()));
+  const Completion plain = generate(engine, greedy(120), 0);
+  const Completion chosen = generate(engine, greedy(120));
+  CHECK(chosen.token_ids == plain.token_ids);
+  CHECK(chosen.stats.mean_draft_length() > 1);
+  CHECK(generate(engine, greedy(120), Request::kAuto).stats.draft_lengths ==
+        chosen.stats.draft_lengths);
+  // Under a rule whose text depends on K as well: another engine with the table gives the same.
+  const Completion sampled_text = generate(engine, sampled(120, 5));
+  const Completion again = generate(*Engine::from_config(demo_config()), sampled(120, 5));
+  CHECK(again.token_ids == sampled_text.token_ids);
+  CHECK(again.stats.draft_lengths == sampled_text.stats.draft_lengths);
+}
+
+TEST_CASE("without a cost table rounds are measured when the pair is loaded") {
+  Config config = demo_config();
+  config.speculation.cost_table.reset();
+  config.speculation.max_speculative_tokens = 3;
+  config.speculation.method = GENERATE("draft_model", "ngram");
+  const auto engine = Engine::from_config(config);
+  const CostTable& costs = engine->info().costs;
+  REQUIRE(costs.max_drafts() == 3);
+  CHECK(costs.verify_seconds.front() > 0);
+  for (int k = 1; k <= 3; ++k) CHECK(costs.round_seconds(k) >= costs.round_seconds(k - 1));
+  CHECK((costs.draft_first_seconds > 0) == (config.speculation.method == "draft_model"));
+  const Completion chosen = generate(*engine, greedy(60));
+  CHECK(chosen.token_ids == generate(*engine, greedy(60), 0).token_ids);
+  CHECK(chosen.stats.draft_lengths.size() <= 4);
+}
+
+TEST_CASE("a cost table that ends too early is refused before anything is loaded") {
+  Config config = demo_config();
+  config.speculation.max_speculative_tokens = 9;
+  CHECK_THAT(message_of([&] { Engine::from_config(config); }),
+             ContainsText("cost_table.json: \"verify_seconds\" ends at 8 drafts a round, but "
+                          "\"auto\" may choose 9"));
+  config.speculation.cost_table = "no/such/table.json";
+  CHECK_THAT(message_of([&] { Engine::from_config(config); }), ContainsText("no such file"));
 }

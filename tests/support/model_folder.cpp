@@ -27,6 +27,7 @@ void write_bytes(const fs::path& path, const std::string& bytes) {
 
 fs::path demo_main() { return fs::path(TANDEM_SOURCE_DIR) / "models/demo/main"; }
 fs::path demo_draft() { return fs::path(TANDEM_SOURCE_DIR) / "models/demo/draft"; }
+fs::path demo_cost_table() { return fs::path(TANDEM_SOURCE_DIR) / "tests/data/cost_table.json"; }
 
 ModelFolder::ModelFolder(const fs::path& original) {
   for (const auto& file : fs::directory_iterator(original)) {

@@ -13,6 +13,8 @@ namespace tandem::testing {
 /// The bundled demonstration pair.
 std::filesystem::path demo_main();
 std::filesystem::path demo_draft();
+/// What its rounds cost, for draft lengths that do not depend on the machine.
+std::filesystem::path demo_cost_table();
 
 /// A copy of a model folder in a temporary place, for breaking. Weights are links until they are
 /// edited.

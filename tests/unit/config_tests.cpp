@@ -72,6 +72,7 @@ TEST_CASE("A minimal configuration has the documented defaults") {
   CHECK(config.speculation.method == "draft_model");
   CHECK_FALSE(config.speculation.num_speculative_tokens);
   CHECK(config.speculation.max_speculative_tokens == 8);
+  CHECK_FALSE(config.speculation.cost_table);
   CHECK(config.speculation.rejection_sample_method == "block");
   CHECK_FALSE(config.memory.reserve_bytes);
   CHECK_FALSE(config.memory.limit_bytes);
@@ -87,7 +88,7 @@ TEST_CASE("Every key is read") {
              "quantization": "fp8", "expand": "8B", "max_model_len": 77},
     "draft": {"model": "d", "device": "cuda:1", "quantization": "int4", "expand": "1B"},
     "speculation": {"method": "ngram", "num_speculative_tokens": 15, "max_speculative_tokens": 3,
-                    "rejection_sample_method": "coupled", "prompt_lookup_min": 1, "prompt_lookup_max": 9,
+                    "cost_table": "costs.json", "rejection_sample_method": "coupled", "prompt_lookup_min": 1, "prompt_lookup_max": 9,
                     "allow_vocabulary_mismatch": true},
     "memory": {"reserve": {"cuda:0": "1GiB", "cpu": 5, "default": "2KiB"}, "limit": "1.5GiB"},
     "sampling": {"temperature": 0.7, "top_p": 0.5, "top_k": 11, "min_p": 0.25, "repetition_penalty": 1.5,
@@ -106,6 +107,7 @@ TEST_CASE("Every key is read") {
   CHECK(config.speculation.method == "ngram");
   CHECK(config.speculation.num_speculative_tokens == 15);
   CHECK(config.speculation.max_speculative_tokens == 3);
+  CHECK(config.speculation.cost_table == "costs.json");
   CHECK(config.speculation.rejection_sample_method == "coupled");
   CHECK(config.speculation.prompt_lookup_min == 1);
   CHECK(config.speculation.prompt_lookup_max == 9);

@@ -5,7 +5,6 @@
 #include <sstream>
 #include <string>
 
-#include "plan/speedup.h"
 #include "support/catch.h"
 #include "support/temporary_folder.h"
 #include "tandem/error.h"
@@ -79,20 +78,4 @@ TEST_CASE("a history that cannot be written goes on in memory") {
   OverheadHistory without_file;
   without_file.record(kContextKey, 6);
   CHECK(without_file.find(kContextKey) == 6);
-}
-
-TEST_CASE("predicted speed-up follows E / (1 + K b)") {
-  CHECK(expected_round_tokens(0.5, 1) == Approx(1.5));
-  CHECK(expected_round_tokens(0.5, 3) == Approx((1 - 0.0625) / 0.5));
-  CHECK(expected_round_tokens(1.0, 4) == 5.0);
-  CHECK(expected_round_tokens(0.0, 4) == 1.0);
-  CHECK(predicted_speedup(0.5, 3, 0.1) == Approx(1.875 / 1.3));
-
-  const SpeedupPrediction best = best_speedup(0.8, 0.1, 8);
-  for (int drafts = 1; drafts <= 8; ++drafts)
-    CHECK(predicted_speedup(0.8, drafts, 0.1) <= best.speedup);
-  CHECK(best.speedup == predicted_speedup(0.8, best.num_drafts, 0.1));
-  CHECK(best_speedup(0.5, 0.9, 8).num_drafts == 1);
-  CHECK(best_speedup(0.5, 0.9, 8).speedup < 1);
-  CHECK(best_speedup(0.5, 0.0, 8).num_drafts == 8);  // a draft that costs nothing always helps
 }

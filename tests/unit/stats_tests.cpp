@@ -16,6 +16,7 @@ TEST_CASE("Ratios of nothing are defined") {
   CHECK(stats.mean_acceptance_length() == 1.0);
   CHECK(stats.acceptance_rate_per_position().empty());
   CHECK(stats.tokens_per_second() == 0.0);
+  CHECK(stats.mean_draft_length() == 0.0);
 }
 
 TEST_CASE("Rounds add up") {
@@ -33,6 +34,8 @@ TEST_CASE("Rounds add up") {
   CHECK(stats.mean_acceptance_length() == Approx(1 + 5.0 / 3.0));
   CHECK(stats.acceptance_rate_per_position() ==
         std::vector<double>{2 / 3., 1 / 3., 1 / 3., 1 / 3.});
+  CHECK(stats.draft_lengths == std::vector<int64_t>{1, 0, 1, 0, 2});
+  CHECK(stats.mean_draft_length() == 2.5);
   CHECK(stats.draft_seconds == 0.75);
   CHECK(stats.verify_seconds == 2.0);
 }

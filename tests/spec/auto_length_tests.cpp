@@ -1,0 +1,291 @@
+// The draft length "auto" in model time: rounds take what a cost table says, and drafts stand as
+// they did in recorded texts, or as random numbers have it. So nothing here depends on the clock.
+//
+// data/acceptance.json was recorded on the demonstration pair by bench/record_acceptance (256
+// greedy tokens behind eight prompts): for each token, how many drafts of a round that begins there
+// stand, in base 16; '.' where look-up finds nothing. "worse" and "poor" are the demonstration
+// draft with noise in its weights.
+
+#include "spec/auto_length.h"
+
+#include <deque>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "support/catch.h"
+#include "tandem/error.h"
+
+using namespace tandem;
+
+namespace {
+
+constexpr int kMaxDrafts = 8;
+/// Drafts that stand in a round that begins at each token; -1 where none can be drafted.
+using Trace = std::vector<int>;
+
+std::map<std::string, std::vector<Trace>> recorded() {
+  std::ifstream file(std::string(TANDEM_SOURCE_DIR) + "/tests/spec/data/acceptance.json");
+  std::map<std::string, std::vector<Trace>> traces;
+  const auto document = nlohmann::json::parse(file);
+  for (const auto& [name, texts] : document.items()) {
+    for (const auto& text : texts) {
+      Trace& trace = traces[name].emplace_back();
+      for (const char c : text.get<std::string>()) {
+        trace.push_back(c == '.' ? -1 : c <= '9' ? c - '0' : c - 'a' + 10);
+      }
+    }
+  }
+  return traces;
+}
+
+/// Tokens that the draft knows with one chance, independently.
+std::vector<Trace> drawn(double chance, int tokens, int texts) {
+  std::mt19937_64 random(1);
+  std::bernoulli_distribution known(chance);
+  std::vector<Trace> traces;
+  for (int i = 0; i < texts; ++i) {
+    Trace trace(static_cast<size_t>(tokens), 0);
+    int stood = 0;
+    for (size_t t = trace.size(); t-- > 0;) {
+      stood = known(random) ? std::min(stood + 1, kMaxSpeculativeTokens) : 0;
+      trace[t] = stood;
+    }
+    traces.push_back(std::move(trace));
+  }
+  return traces;
+}
+
+/// As measured for the demonstration pair on two CPU cores, where arithmetic soon sets the pace.
+CostTable cpu_costs() {
+  CostTable costs;
+  costs.verify_seconds = {.252, .282, .319, .360, .442, .553, .577, .642, .707};
+  costs.draft_first_seconds = .041;
+  costs.draft_step_seconds = .025;
+  costs.draft_catch_up_seconds = .004;
+  return costs;
+}
+
+/// Where memory traffic sets it.
+CostTable bandwidth_bound_costs() {
+  CostTable costs = bandwidth_costs(0.1, kMaxDrafts);
+  costs.draft_catch_up_seconds = 0.1 / 16;
+  return costs;
+}
+
+CostTable lookup_costs() {
+  CostTable costs = cpu_costs();
+  costs.draft_first_seconds = .002;
+  costs.draft_step_seconds = 0;
+  costs.draft_catch_up_seconds = 0;
+  return costs;
+}
+
+struct Written {
+  double tokens = 0;
+  double steps = 0;  ///< time in plain steps
+  std::vector<int> lengths;
+  double speed() const { return tokens / steps; }
+};
+
+/// Writes a text. @param lag rounds that are launched before the first of them is read
+void write(const Trace& trace, const CostTable& costs, DraftLengthPolicy& policy, int wanted,
+           size_t lag, Written& written) {
+  policy.start(wanted);
+  std::deque<RoundOutcome> launched;
+  size_t at = 0;
+  int missing = 0;
+  while (at < trace.size()) {
+    const int room = static_cast<int>(trace.size() - at) - 1;
+    const int wanted_now = std::min(policy.next(), room);
+    const int drafts = trace[at] < 0 ? 0 : wanted_now;
+    const int accepted = std::min(drafts, std::max(trace[at], 0));
+    written.steps += costs.round_cost(drafts);
+    if (drafts > 0) {
+      written.steps += missing * costs.draft_catch_up_seconds / costs.verify_seconds.front();
+    }
+    missing = drafts > 0 ? 0 : missing + 1;
+    written.tokens += accepted + 1;
+    written.lengths.push_back(drafts);
+    at += static_cast<size_t>(accepted) + 1;
+    RoundOutcome& outcome = launched.emplace_back();
+    outcome.num_drafts = drafts;
+    outcome.num_accepted = accepted;
+    if (launched.size() > lag) {
+      policy.observe(launched.front());
+      launched.pop_front();
+    }
+  }
+}
+
+Written write_auto(const std::vector<Trace>& traces, const CostTable& costs, size_t lag) {
+  AutoLength policy(kMaxDrafts);
+  policy.set_costs(costs);
+  Written written;
+  for (const Trace& trace : traces) {
+    write(trace, costs, policy, kAutoDraftLength, lag, written);
+  }
+  return written;
+}
+
+double best_fixed_speed(const std::vector<Trace>& traces, const CostTable& costs) {
+  double best = 0;
+  for (int k = 0; k <= kMaxDrafts; ++k) {
+    FixedLength policy;
+    Written written;
+    for (const Trace& trace : traces) write(trace, costs, policy, k, 0, written);
+    best = std::max(best, written.speed());
+  }
+  return best;
+}
+
+}  // namespace
+
+TEST_CASE("auto is as fast as the best fixed length on recorded texts", "[auto]") {
+  for (const auto& [name, traces] : recorded()) {
+    const bool lookup = name == "n-gram";
+    for (const CostTable& costs :
+         lookup ? std::vector{lookup_costs()} : std::vector{cpu_costs(), bandwidth_bound_costs()}) {
+      for (const size_t lag : {0, 1}) {
+        const double ratio =
+            write_auto(traces, costs, lag).speed() / best_fixed_speed(traces, costs);
+        CAPTURE(name, costs.draft_first_seconds, lag, ratio);
+        CHECK(ratio >= 0.97);
+      }
+    }
+  }
+}
+
+TEST_CASE("a hopeless draft costs almost nothing", "[auto]") {
+  for (const CostTable& costs : {cpu_costs(), bandwidth_bound_costs(), lookup_costs()}) {
+    for (const int tokens : {200, 1000, 4000}) {
+      for (const size_t lag : {0, 1}) {
+        const double speed =
+            write_auto({Trace(static_cast<size_t>(tokens), 0)}, costs, lag).speed();
+        CAPTURE(costs.draft_first_seconds, tokens, lag, speed);
+        CHECK(speed >= 0.98);
+        CHECK(speed < 1);  // it was tried
+      }
+    }
+  }
+}
+
+TEST_CASE("auto is near the best fixed length whatever the acceptance", "[auto]") {
+  for (const double chance : {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97}) {
+    const std::vector<Trace> traces = drawn(chance, 400, 40);
+    for (const CostTable& costs : {cpu_costs(), bandwidth_bound_costs()}) {
+      for (const size_t lag : {0, 1}) {
+        const double ratio =
+            write_auto(traces, costs, lag).speed() / best_fixed_speed(traces, costs);
+        CAPTURE(chance, costs.draft_first_seconds, lag, ratio);
+        CHECK(ratio >= 0.96);
+      }
+    }
+  }
+}
+
+TEST_CASE("a draft that turns good is found out, and less and less looked for", "[auto]") {
+  Trace trace(1200, 0);
+  for (size_t t = 800; t < 1200; ++t) trace[t] = kMaxSpeculativeTokens;
+  const Written written = write_auto({trace}, bandwidth_bound_costs(), 0);
+  std::vector<size_t> trials;
+  size_t at = 0;
+  for (const int drafts : written.lengths) {
+    if (at >= 800) break;
+    if (drafts > 0) trials.push_back(at);
+    ++at;
+  }
+  // Some at once, then apart.
+  REQUIRE(trials.size() >= 5);
+  CHECK(trials.size() < 20);
+  CHECK(trials.back() > 400);
+  CHECK(trials.back() - trials[trials.size() - 2] > 50);
+  const double good_rounds = static_cast<double>(written.lengths.size()) - 800;
+  CHECK(good_rounds < 300);  // of 400 tokens
+}
+
+TEST_CASE("a draft that turns bad is left", "[auto]") {
+  Trace trace(600, 0);
+  for (size_t t = 0; t < 200; ++t) trace[t] = std::min(kMaxSpeculativeTokens, int(199 - t));
+  const Written written = write_auto({trace}, cpu_costs(), 0);
+  double steps = 0;
+  const size_t tail = 200;
+  for (size_t i = written.lengths.size() - tail; i < written.lengths.size(); ++i) {
+    steps += cpu_costs().round_cost(written.lengths[i]);
+  }
+  CHECK(steps < 1.03 * tail);
+}
+
+TEST_CASE("the same outcomes give the same lengths, text after text", "[auto]") {
+  const std::vector<Trace> traces = recorded().at("worse draft");
+  const std::vector<int> once = write_auto({traces[0]}, cpu_costs(), 0).lengths;
+  const std::vector<int> twice = write_auto({traces[0], traces[0]}, cpu_costs(), 0).lengths;
+  REQUIRE(twice.size() == 2 * once.size());
+  CHECK(std::equal(once.begin(), once.end(), twice.begin()));
+  CHECK(std::equal(once.begin(), once.end(), twice.begin() + static_cast<ptrdiff_t>(once.size())));
+}
+
+TEST_CASE("a wanted length stands, and auto keeps to its bound", "[auto]") {
+  AutoLength policy(3);
+  policy.start(7);
+  CHECK(policy.next() == 7);
+  policy.start(0);
+  CHECK(policy.next() == 0);
+  policy.set_costs(bandwidth_costs(0, 8));
+  policy.start(kAutoDraftLength);
+  for (int round = 0; round < 50; ++round) {
+    const int drafts = policy.next();
+    CHECK(drafts == 3);
+    RoundOutcome outcome;
+    outcome.num_drafts = outcome.num_accepted = drafts;
+    policy.observe(outcome);
+  }
+  CHECK_THROWS_AS(policy.set_costs(bandwidth_costs(0, 2)), UsageError);
+  FixedLength fixed;
+  fixed.start(kAutoDraftLength);
+  CHECK(fixed.next() == 0);
+}
+
+TEST_CASE("drafts that cannot pay are never tried", "[auto]") {
+  AutoLength policy(kMaxDrafts);
+  policy.set_costs(bandwidth_costs(1.5, kMaxDrafts));
+  policy.start(kAutoDraftLength);
+  for (int round = 0; round < 1000; ++round) {
+    REQUIRE(policy.next() == 0);
+    policy.observe({});
+  }
+}
+
+TEST_CASE("where nothing is found to be drafted auto keeps asking", "[auto]") {
+  AutoLength policy(kMaxDrafts);
+  policy.set_costs(lookup_costs());
+  policy.start(kAutoDraftLength);
+  for (int round = 0; round < 300; ++round) {
+    CHECK(policy.next() > 0);
+    policy.observe({});  // no match
+  }
+}
+
+TEST_CASE("estimates of acceptance", "[auto]") {
+  AcceptanceEstimate estimate;
+  const double prior = estimate.conditional()[0];
+  CHECK(estimate.conditional()[7] == Approx(prior));
+  for (int round = 0; round < 400; ++round) estimate.observe(4, round % 2 == 0 ? 4 : 1);
+  const auto chances = estimate.conditional();
+  CHECK(chances[0] == Approx(1).margin(0.03));    // always stood
+  CHECK(chances[1] == Approx(0.5).margin(0.05));  // every other time
+  CHECK(chances[2] == Approx(1).margin(0.05));    // whenever the one before did
+  // Not tried: what all have in common.
+  CHECK(chances[7] > chances[1]);
+  CHECK(chances[7] < chances[0]);
+  CHECK(estimate.conditional(1)[1] > chances[1]);
+  CHECK(estimate.conditional(100)[1] == 1.0);
+  // What is long ago counts little.
+  for (int round = 0; round < 300; ++round) estimate.observe(4, 0);
+  CHECK(estimate.conditional()[0] < 0.1);
+  estimate.reset();
+  CHECK(estimate.conditional()[0] == Approx(prior));
+}
