@@ -25,9 +25,9 @@ struct BootstrapOptions {
   uint64_t seed = 0;
 };
 
-/// Percentile bootstrap over prompts (Efron 1979): prompts are drawn with replacement, because rounds
-/// of one prompt resemble each other and prompts do not. Every statistic is computed from the same
-/// resamples. A function of its arguments alone: the random numbers are Philox's.
+/// Percentile bootstrap over prompts (Efron 1979): prompts are drawn with replacement, because
+/// rounds of one prompt resemble each other and prompts do not. Every statistic is computed from
+/// the same resamples. A function of its arguments alone: the random numbers are Philox's.
 /// @param columns [column][prompt], all of one length of at least 1
 std::vector<Estimate> bootstrap(const std::vector<std::vector<double>>& columns,
                                 std::span<const Statistic> statistics,

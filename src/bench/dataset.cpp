@@ -105,7 +105,8 @@ class Reader {
       dataset_.prompts.push_back(prompt_of(object, number));
     } catch (const BadLine& bad) {
       if (!skip_bad_) {
-        throw UsageError(where + bad.what + "; repair the line, or leave such lines out with "
+        throw UsageError(where + bad.what +
+                         "; repair the line, or leave such lines out with "
                          "--skip-bad");
       }
       dataset_.skipped.push_back(where + bad.what);
@@ -140,8 +141,8 @@ class Reader {
     dataset_.format = format_of(object);
     if (!dataset_.format.empty()) return;
     throw UsageError(where + "an object with the keys " +
-                     (object.empty() ? "(none)" : keys_of(object)) +
-                     " is of no known format; " + std::string(kKnownFormats));
+                     (object.empty() ? "(none)" : keys_of(object)) + " is of no known format; " +
+                     std::string(kKnownFormats));
   }
 
   Prompt prompt_of(const json& object, int number) const {

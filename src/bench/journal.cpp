@@ -55,7 +55,8 @@ Journal::Journal(const fs::path& folder, const ordered_json& settings)
   std::error_code error;
   fs::create_directories(folder, error);
   const auto unwritable = [&](const std::string& why) {
-    return UsageError(folder.string() + ": cannot be written to" + (why.empty() ? "" : " (" + why + ")") +
+    return UsageError(folder.string() + ": cannot be written to" +
+                      (why.empty() ? "" : " (" + why + ")") +
                       "; give --out a folder that you may write to");
   };
   if (error) throw unwritable(error.message());

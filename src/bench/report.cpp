@@ -65,7 +65,8 @@ const std::vector<Definition>& definitions() {
       {"acceptance_rate_per_position",
        "[i]: share of num_drafts in which draft position i stood (unconditional)"},
       {"conditional_acceptance_rate_per_position",
-       "[i]: share of the rounds that drafted position i and in which all before it stood, in which "
+       "[i]: share of the rounds that drafted position i and in which all before it stood, in "
+       "which "
        "it stood too; positions behind the end of a text do not count"},
       {"accepted_lengths", "[n]: drafting rounds of which exactly n drafted tokens stood"},
       {"expected_acceptance",
@@ -73,10 +74,12 @@ const std::vector<Definition>& definitions() {
        "distribution, over the positions that the conditional rate counts; null where there are no "
        "probabilities (greedy decoding)"},
       {"tokens_per_second",
-       "(tokens - 1) / decode_seconds, summed over the texts before dividing: the first token is the "
+       "(tokens - 1) / decode_seconds, summed over the texts before dividing: the first token is "
+       "the "
        "prefill's"},
       {"ratio_to_plain",
-       "tokens_per_second over that of plain decoding of the same prompts in the same run, in turns"},
+       "tokens_per_second over that of plain decoding of the same prompts in the same run, in "
+       "turns"},
       {"time_to_first_token_seconds", "mean over the texts, from the request to its first token"},
       {"prefill_seconds", "both models over the prompts"},
       {"draft_seconds", "inside rounds: drafting"},

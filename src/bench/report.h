@@ -8,6 +8,7 @@
 #include "bench/dataset.h"
 #include "bench/run.h"
 #include "bench/summary.h"
+#include "tandem/speedup.h"
 
 namespace tandem::bench {
 
@@ -18,11 +19,37 @@ struct SettingReport {
   std::map<std::string, Summary> categories;
 };
 
+/// A draft that costs something else than the measured one. Acceptance is taken to stay the same.
+struct DraftVariant {
+  std::string name;   ///< "as measured", "fp8 draft", "int4 draft", "draft on its own device"
+  std::string basis;  ///< where its costs come from, for people
+  CostTable costs;
+};
+
+/// The speed-up that a cost table predicts for every K, beside what was measured there.
+struct WhatIf {
+  float temperature = 0;
+  std::string rejection_sample_method;
+  /// Conditional acceptance by position, of the measured setting with the largest K: what
+  /// predictions go by where K itself was not measured.
+  std::vector<double> conditional;
+  std::vector<std::string> variants;
+  struct Row {
+    int num_speculative_tokens = 0;
+    const SettingReport* measured = nullptr;  ///< null where this K was not
+    std::vector<double> ratio_to_plain;       ///< by variant
+  };
+  std::vector<Row> rows;
+};
+
 /// One pair with one drafter.
 struct PairReport {
   std::string name;
   EngineInfo info;
   int num_prompts_too_long = 0;  ///< left out: they leave no room for an answer in the context
+  CostTable costs;               ///< of a round; empty where none were measured
+  std::vector<DraftVariant> variants;
+  std::vector<WhatIf> what_ifs;
   std::vector<SettingReport> settings;  ///< in the order of PairUnderTest::settings
 
   const SettingReport* plain_of(const Setting& setting) const;  ///< null when nothing was measured

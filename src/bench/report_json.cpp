@@ -44,6 +44,7 @@ ordered_json counts_json(const Stats& totals) {
 ordered_json summary_json(const Summary& summary) {
   return {{"num_prompts", summary.num_prompts},
           {"num_samples", summary.num_samples},
+          {"num_texts", summary.num_texts},
           {"counts", counts_json(summary.totals)},
           {"acceptance_rate", estimate_json(summary.acceptance_rate)},
           {"mean_acceptance_length", estimate_json(summary.mean_acceptance_length)},
@@ -80,6 +81,34 @@ ordered_json setting_json(const SettingReport& report) {
   return json;
 }
 
+ordered_json costs_json(const CostTable& costs) {
+  if (costs.verify_seconds.empty()) return {};
+  return {{"verify_seconds", costs.verify_seconds},
+          {"draft_first_seconds", costs.draft_first_seconds},
+          {"draft_step_seconds", costs.draft_step_seconds},
+          {"draft_catch_up_seconds", costs.draft_catch_up_seconds}};
+}
+
+ordered_json what_if_json(const WhatIf& table) {
+  ordered_json json = {{"temperature", table.temperature},
+                       {"rejection_sample_method", table.rejection_sample_method},
+                       {"conditional_acceptance_rate_per_position", table.conditional},
+                       {"rows", ordered_json::array()}};
+  for (const WhatIf::Row& row : table.rows) {
+    ordered_json predicted = ordered_json::object();
+    for (size_t i = 0; i < table.variants.size(); ++i) {
+      predicted[table.variants[i]] = row.ratio_to_plain[i];
+    }
+    json["rows"].push_back(
+        {{"num_speculative_tokens", row.num_speculative_tokens},
+         {"measured_ratio_to_plain", row.measured == nullptr
+                                         ? ordered_json()
+                                         : estimate_json(row.measured->all.ratio_to_plain)},
+         {"predicted_ratio_to_plain", std::move(predicted)}});
+  }
+  return json;
+}
+
 ordered_json pair_json(const PairReport& pair) {
   ordered_json json = {{"name", pair.name},
                        {"method", pair.info.method},
@@ -88,11 +117,18 @@ ordered_json pair_json(const PairReport& pair) {
                        {"device", pair.info.device},
                        {"max_model_len", pair.info.max_model_len},
                        {"num_prompts_too_long", pair.num_prompts_too_long},
-                       {"settings", ordered_json::array()}};
+                       {"cost_table", costs_json(pair.costs)},
+                       {"settings", ordered_json::array()},
+                       {"draft_variants", ordered_json::object()},
+                       {"what_if", ordered_json::array()}};
   if (!pair.info.draft_model.empty()) json["draft_model"] = pair.info.draft_model;
   for (const SettingReport& setting : pair.settings) {
     json["settings"].push_back(setting_json(setting));
   }
+  for (const DraftVariant& variant : pair.variants) {
+    json["draft_variants"][variant.name] = variant.basis;
+  }
+  for (const WhatIf& table : pair.what_ifs) json["what_if"].push_back(what_if_json(table));
   return json;
 }
 

@@ -32,8 +32,9 @@ class TextTable {
  private:
   /// Characters, not bytes: UTF-8 continuation bytes take no column.
   static size_t columns_of(const std::string& text) {
-    return static_cast<size_t>(std::count_if(
-        text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+    return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+      return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+    }));
   }
 
   std::vector<std::vector<std::string>> rows_;
@@ -70,8 +71,8 @@ std::vector<std::string> speed_row(const std::string& name, const Setting& setti
 }
 
 const std::vector<std::string> kSpeedHead = {
-    "setting", "acceptance rate", "mean length", "tokens/s", "x plain",
-    "first ms", "draft", "verify", "rest", "same text"};
+    "setting",  "acceptance rate", "mean length", "tokens/s", "x plain",
+    "first ms", "draft",           "verify",      "rest",     "same text"};
 
 void print_positions(std::ostream& out, const PairReport& pair) {
   TextTable table({"acceptance by position", "unconditional", "conditional", "sum min(p,q)"});
@@ -79,14 +80,37 @@ void print_positions(std::ostream& out, const PairReport& pair) {
   for (const SettingReport& one : pair.settings) {
     if (one.setting.is_plain() || one.all.num_samples == 0) continue;
     any = true;
-    table.add({one.setting.label(), joined(one.all.acceptance_rate_per_position),
-               joined(one.all.conditional_acceptance_rate_per_position),
-               one.all.expected_acceptance ? joined(one.all.expected_acceptance_per_position)
-                                           : "–"});
+    table.add(
+        {one.setting.label(), joined(one.all.acceptance_rate_per_position),
+         joined(one.all.conditional_acceptance_rate_per_position),
+         one.all.expected_acceptance ? joined(one.all.expected_acceptance_per_position) : "–"});
   }
   if (!any) return;
   out << "\n";
   table.print(out);
+}
+
+void print_what_if(std::ostream& out, const PairReport& pair) {
+  for (const WhatIf& table : pair.what_ifs) {
+    const Setting rule{Setting::kAuto, table.temperature, table.rejection_sample_method};
+    std::vector<std::string> head = {
+        "what if, " + rule.label().substr(std::string_view("auto ").size()), "measured"};
+    head.insert(head.end(), table.variants.begin(), table.variants.end());
+    TextTable text(head);
+    for (const WhatIf::Row& row : table.rows) {
+      std::vector<std::string> cells = {
+          "K=" + std::to_string(row.num_speculative_tokens),
+          row.measured == nullptr ? "" : number("%.2f", row.measured->all.ratio_to_plain.value)};
+      for (const double ratio : row.ratio_to_plain) cells.push_back(number("%.2f", ratio));
+      text.add(cells);
+    }
+    out << "\n";
+    text.print(out);
+  }
+  if (pair.what_ifs.empty()) return;
+  for (const DraftVariant& variant : pair.variants) {
+    out << "  " << variant.name << ": " << variant.basis << "\n";
+  }
 }
 
 void print_categories(std::ostream& out, const PairReport& pair,
@@ -109,8 +133,9 @@ void print_categories(std::ostream& out, const PairReport& pair,
 void print_pair(std::ostream& out, const Report& report, const PairReport& pair) {
   out << "\n" << heading(pair) << (report.synthetic.empty() ? "" : "  [SYNTHETIC]") << "\n";
   if (pair.num_prompts_too_long > 0) {
-    out << "  " << pair.num_prompts_too_long << " prompts left out: they leave no room in a context of "
-        << pair.info.max_model_len << " tokens\n";
+    out << "  " << pair.num_prompts_too_long
+        << " prompts left out: they leave no room in a context of " << pair.info.max_model_len
+        << " tokens\n";
   }
   TextTable table(kSpeedHead);
   for (const SettingReport& one : pair.settings) {
@@ -119,6 +144,7 @@ void print_pair(std::ostream& out, const Report& report, const PairReport& pair)
   table.print(out);
   print_positions(out, pair);
   print_categories(out, pair, report.categories);
+  print_what_if(out, pair);
 }
 
 }  // namespace

@@ -40,7 +40,8 @@ std::string per_token(double seconds, const Summary& summary) {
 }
 
 std::string heading(const PairReport& pair) {
-  std::string text = pair.name + " · " + pair.info.method + " · " + folder_name(pair.info.main_model);
+  std::string text =
+      pair.name + " · " + pair.info.method + " · " + folder_name(pair.info.main_model);
   if (!pair.info.draft_model.empty()) text += " + " + folder_name(pair.info.draft_model);
   return text + " on " + pair.info.device;
 }
@@ -49,7 +50,8 @@ const SettingReport* fastest(const PairReport& pair) {
   const SettingReport* best = nullptr;
   for (const SettingReport& one : pair.settings) {
     if (one.setting.is_plain() || one.all.num_samples == 0) continue;
-    if (best == nullptr || one.all.ratio_to_plain.value > best->all.ratio_to_plain.value) best = &one;
+    if (best == nullptr || one.all.ratio_to_plain.value > best->all.ratio_to_plain.value)
+      best = &one;
   }
   return best;
 }

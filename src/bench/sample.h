@@ -19,7 +19,9 @@ struct Setting {
 
   bool is_plain() const { return num_speculative_tokens == 0; }
   /// The text is the plain run's by construction (DESIGN 4): greedy and coupled.
-  bool promises_same_text() const { return rejection_sample_method != "rejection" && rejection_sample_method != "block"; }
+  bool promises_same_text() const {
+    return rejection_sample_method != "rejection" && rejection_sample_method != "block";
+  }
   std::string draft_length() const;  ///< "plain", "4", "auto"
   std::string label() const;         ///< "K=4 block T=0.8", "auto greedy", "plain T=1"
   bool operator==(const Setting&) const = default;
@@ -27,7 +29,7 @@ struct Setting {
 
 /// What one prompt gave under one setting: all its turns together.
 struct Sample {
-  size_t prompt = 0;   ///< number among the run's prompts
+  size_t prompt = 0;  ///< number among the run's prompts
   int repeat = 0;
   size_t setting = 0;  ///< number among the pair's settings
   Stats stats;         ///< summed over the turns

@@ -126,8 +126,9 @@ void add_speed(Table& table, Summary& summary, bool compare_text) {
   const size_t samples = table.column([](const Pair&) { return 1.0; });
   table.ratio(summary.tokens_per_second, tokens, seconds);
   table.ratio_of_ratios(summary.ratio_to_plain, tokens, seconds, plain_tokens, plain_seconds);
-  table.ratio(summary.time_to_first_token_seconds,
-              table.column([](const Pair& p) { return p.sample->stats.time_to_first_token_seconds; }),
+  table.ratio(summary.time_to_first_token_seconds, table.column([](const Pair& p) {
+    return p.sample->stats.time_to_first_token_seconds;
+  }),
               texts);
   if (!compare_text) return;
   const size_t same =
@@ -144,7 +145,10 @@ Summary summarize(const std::vector<Pair>& pairs, bool compare_text,
   summary.num_prompts = static_cast<int>(prompts.size());
   summary.num_samples = static_cast<int>(pairs.size());
   if (pairs.empty()) return summary;
-  for (const Pair& pair : pairs) summary.totals += pair.sample->stats;
+  for (const Pair& pair : pairs) {
+    summary.totals += pair.sample->stats;
+    summary.num_texts += pair.sample->turns;
+  }
 
   Table table(prompts);
   add_acceptance(table, summary);
@@ -156,8 +160,8 @@ Summary summarize(const std::vector<Pair>& pairs, bool compare_text,
   summary.draft_seconds = totals.draft_seconds;
   summary.verify_seconds = totals.verify_seconds;
   const double whole = totals.time_to_first_token_seconds + totals.decode_seconds;
-  summary.rest_seconds = std::max(
-      whole - totals.prefill_seconds - totals.draft_seconds - totals.verify_seconds, 0.0);
+  summary.rest_seconds =
+      std::max(whole - totals.prefill_seconds - totals.draft_seconds - totals.verify_seconds, 0.0);
   return summary;
 }
 

@@ -12,7 +12,8 @@ namespace tandem::bench {
 /// is a ratio of sums over the prompts, intervals come from `bootstrap`.
 struct Summary {
   int num_prompts = 0;
-  int num_samples = 0;  ///< prompts times repeats, where plain decoding was measured too
+  int num_samples = 0;    ///< prompts times repeats, where plain decoding was measured too
+  int64_t num_texts = 0;  ///< of all samples: a conversation has one for each turn
   Stats totals;
 
   Estimate acceptance_rate;

@@ -12,9 +12,7 @@ std::string attribute(const char* name, double value) {
   return text;
 }
 
-std::string style_class(std::string_view style) {
-  return " class=\"" + std::string(style) + "\"";
-}
+std::string style_class(std::string_view style) { return " class=\"" + std::string(style) + "\""; }
 
 /// A shape's end: with a text that browsers show beside the pointer, if there is one.
 std::string end_of(const char* shape, std::string_view tip) {
@@ -28,11 +26,20 @@ std::string escape_html(std::string_view text) {
   std::string escaped;
   for (const char c : text) {
     switch (c) {
-      case '&': escaped += "&amp;"; break;
-      case '<': escaped += "&lt;"; break;
-      case '>': escaped += "&gt;"; break;
-      case '"': escaped += "&quot;"; break;
-      default: escaped += c;
+      case '&':
+        escaped += "&amp;";
+        break;
+      case '<':
+        escaped += "&lt;";
+        break;
+      case '>':
+        escaped += "&gt;";
+        break;
+      case '"':
+        escaped += "&quot;";
+        break;
+      default:
+        escaped += c;
     }
   }
   return escaped;
@@ -73,8 +80,8 @@ void Svg::polyline(const std::vector<std::pair<double, double>>& points, std::st
 
 void Svg::text(double x, double y, std::string_view text, std::string_view anchor,
                std::string_view style) {
-  out_ += "<text" + attribute("x", x) + attribute("y", y) + " text-anchor=\"" + std::string(anchor) +
-          "\"" + style_class(style) + ">" + escape_html(text) + "</text>";
+  out_ += "<text" + attribute("x", x) + attribute("y", y) + " text-anchor=\"" +
+          std::string(anchor) + "\"" + style_class(style) + ">" + escape_html(text) + "</text>";
 }
 
 std::string Svg::finish() { return std::move(out_) + "</svg>"; }

@@ -10,8 +10,8 @@ namespace tandem::bench {
 /// Text with the characters that HTML and SVG reserve written as entities.
 std::string escape_html(std::string_view text);
 
-/// A picture made of simple shapes. Colours and fonts come from the page's style sheet, by class, so
-/// that one picture serves light and dark pages. Coordinates in px, y downwards.
+/// A picture made of simple shapes. Colours and fonts come from the page's style sheet, by class,
+/// so that one picture serves light and dark pages. Coordinates in px, y downwards.
 class Svg {
  public:
   Svg(double width, double height, std::string_view title);

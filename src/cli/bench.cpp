@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <ctime>
@@ -12,6 +13,7 @@
 
 #include "bench/journal.h"
 #include "bench/report.h"
+#include "bench/what_if.h"
 #include "cli/bench_options.h"
 #include "cli/commands.h"
 #include "cli/console.h"
@@ -121,7 +123,10 @@ class Benchmark {
     }
     report_.pairs.push_back(bench::pair_report(pair, engine->info(), prompts_, samples,
                                                report_.synthetic.empty(), report_.bootstrap));
-    report_.pairs.back().num_prompts_too_long = static_cast<int>(prompts_.size() - fitting.size());
+    bench::PairReport& measured = report_.pairs.back();
+    measured.num_prompts_too_long = static_cast<int>(prompts_.size() - fitting.size());
+    measured.costs = CostTable{};
+    measured.variants = bench::draft_variants(pair.config, measured.costs);
   }
 
   std::vector<bench::Sample> earlier(size_t pair) const {
@@ -173,6 +178,10 @@ class Benchmark {
 
   int finish() {
     report_.interrupted = report_.interrupted || interrupted_;
+    // Now that the pairs no longer move: tables point to their settings.
+    for (bench::PairReport& pair : report_.pairs) {
+      pair.what_ifs = bench::what_if(pair, pair.variants);
+    }
     const std::string json = report_json(report_);
     if (options_.out) {
       write_file(fs::path(*options_.out) / "report.json", json);
@@ -239,10 +248,10 @@ void add_bench(CLI::App& app, Command& command) {
       "  tandem bench --config configs/demo.json --out report\n"
       "  tandem bench --config configs/demo.json --dataset humaneval.jsonl --limit 20 "
       "--num-speculative-tokens 2,4,auto\n"
-      "  tandem bench --config configs/demo.json --method draft_model,ngram --temperature 0,0.8 \\\n"
+      "  tandem bench --config configs/demo.json --method draft_model,ngram --temperature 0,0.8 "
+      "\\\n"
       "    --rejection-sample-method rejection,block,coupled --json");
-  sub->callback(
-      [options, &command] { command = [options] { return Benchmark(*options).run(); }; });
+  sub->callback([options, &command] { command = [options] { return Benchmark(*options).run(); }; });
 }
 
 }  // namespace tandem::cli

@@ -72,14 +72,18 @@ void BenchOptions::add_to(CLI::App& sub) {
   sub.add_option("--main", main_model, "Folder of the main model, instead of a configuration")
       ->type_name("DIR")
       ->group(kModels);
-  sub.add_option("--draft", draft_model, "Folder of the draft model")->type_name("DIR")->group(kModels);
+  sub.add_option("--draft", draft_model, "Folder of the draft model")
+      ->type_name("DIR")
+      ->group(kModels);
   sub.add_option("--device", device, "Devices to use, such as cuda:0 or cpu")
       ->type_name("D[,D...]")
       ->group(kModels);
   sub.add_option("--max-model-len", max_model_len, "Context in tokens, prompt and output together")
       ->type_name("N")
       ->group(kModels);
-  sub.add_option("--threads", threads, "CPU threads; 0: every core")->type_name("N")->group(kModels);
+  sub.add_option("--threads", threads, "CPU threads; 0: every core")
+      ->type_name("N")
+      ->group(kModels);
 
   const char* const kPrompts = "Prompts";
   sub.add_option("--dataset", datasets,
@@ -122,8 +126,11 @@ void BenchOptions::add_to(CLI::App& sub) {
       ->type_name("T[,T...]")
       ->group(kSettings)
       ->delimiter(',');
-  sub.add_option("--max-tokens", max_tokens, "Tokens of each text")->type_name("N")->group(kSettings);
-  sub.add_flag("--ignore-eos", ignore_eos, "Go on after an end-of-sequence token")->group(kSettings);
+  sub.add_option("--max-tokens", max_tokens, "Tokens of each text")
+      ->type_name("N")
+      ->group(kSettings);
+  sub.add_flag("--ignore-eos", ignore_eos, "Go on after an end-of-sequence token")
+      ->group(kSettings);
   sub.add_option("--seed", run.seed, "Key of all random numbers")
       ->type_name("S")
       ->group(kSettings)
@@ -193,8 +200,7 @@ std::vector<PairUnderTest> BenchOptions::make_pairs() const {
       PairUnderTest pair{name, config, {}};
       pair.config.speculation.method = method;
       pair.config.validate();
-      pair.settings =
-          make_settings(chosen_temperatures, chosen_rules, lengths, method != "none");
+      pair.settings = make_settings(chosen_temperatures, chosen_rules, lengths, method != "none");
       pairs.push_back(std::move(pair));
     }
   };
@@ -232,8 +238,8 @@ std::vector<bench::Dataset> BenchOptions::read_datasets() const {
   return read;
 }
 
-nlohmann::ordered_json BenchOptions::settings_json(
-    const std::vector<PairUnderTest>& pairs, const std::vector<bench::Dataset>& read) const {
+nlohmann::ordered_json BenchOptions::settings_json(const std::vector<PairUnderTest>& pairs,
+                                                   const std::vector<bench::Dataset>& read) const {
   nlohmann::ordered_json settings;
   for (const bench::Dataset& dataset : read) {
     char hash[17];

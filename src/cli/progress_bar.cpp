@@ -60,7 +60,6 @@ std::string line_of(const std::string& name, double share, const std::string& fu
   return line + amount;
 }
 
-
 }  // namespace
 
 std::string progress_line(const LoadState& given, int columns) {
@@ -91,8 +90,8 @@ std::string progress_line(const WorkState& state, int columns) {
     full += ", " + duration_text(each * static_cast<double>(state.total - state.done)) + " left";
   }
   return line_of(std::string(state.name),
-                 static_cast<double>(state.done) / static_cast<double>(state.total), full,
-                 amount, columns);
+                 static_cast<double>(state.done) / static_cast<double>(state.total), full, amount,
+                 columns);
 }
 
 WorkProgress::WorkProgress() : enabled_(stderr_is_terminal()) {}

@@ -24,9 +24,9 @@ std::string progress_line(const LoadState& state, int columns);
 struct WorkState {
   std::string_view name;
   int64_t done = 0;
-  int64_t total = 0;    ///< > 0
-  double seconds = 0;   ///< since the first of the steps that `timed` counts
-  int64_t timed = 0;    ///< of `done`, those that took `seconds`
+  int64_t total = 0;   ///< > 0
+  double seconds = 0;  ///< since the first of the steps that `timed` counts
+  int64_t timed = 0;   ///< of `done`, those that took `seconds`
 };
 
 /// "demo, K=4 greedy  █████░░░░░  12 of 320, 2 min 5 s left", at most `columns` wide, shortened as
