@@ -52,9 +52,7 @@ Request PairRunner::request_for(size_t setting, int max_tokens) const {
   request.params.max_tokens = max_tokens;
   request.params.temperature = chosen.temperature;
   request.params.seed = options_.seed;
-  if (chosen.num_speculative_tokens != Setting::kAuto) {
-    request.num_speculative_tokens = chosen.num_speculative_tokens;
-  }
+  request.num_speculative_tokens = chosen.num_speculative_tokens;
   if (!chosen.is_plain() && chosen.temperature > 0) {
     request.rejection_sample_method = chosen.rejection_sample_method;
     request.measure_expected_acceptance = true;

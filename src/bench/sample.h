@@ -4,13 +4,13 @@
 #include <string>
 #include <vector>
 
-#include "tandem/stats.h"
+#include "tandem/engine.h"
 
 namespace tandem::bench {
 
 /// How one setting decodes. A setting belongs to a loaded pair.
 struct Setting {
-  static constexpr int kAuto = -1;
+  static constexpr int kAuto = Request::kAuto;
   int num_speculative_tokens = 0;  ///< K; 0: plain decoding; kAuto: chosen round by round
   float temperature = 0;
   /// "greedy" at temperature 0 and "" for plain decoding, whatever the rule asked for: both decode

@@ -12,6 +12,7 @@ void visit_fields(StatsType& stats, Visit&& visit) {
   visit("num_accepted_tokens", stats.num_accepted_tokens);
   visit("accepted_per_position", stats.accepted_per_position);
   visit("reached_per_position", stats.reached_per_position);
+  visit("draft_lengths", stats.draft_lengths);
   visit("accepted_lengths", stats.accepted_lengths);
   visit("expected_acceptance_per_position", stats.expected_acceptance_per_position);
   visit("num_prompt_tokens", stats.num_prompt_tokens);

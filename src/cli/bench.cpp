@@ -125,7 +125,7 @@ class Benchmark {
                                                report_.synthetic.empty(), report_.bootstrap));
     bench::PairReport& measured = report_.pairs.back();
     measured.num_prompts_too_long = static_cast<int>(prompts_.size() - fitting.size());
-    measured.costs = CostTable{};
+    measured.costs = engine->info().costs;
     measured.variants = bench::draft_variants(pair.config, measured.costs);
   }
 

@@ -126,6 +126,10 @@ void BenchOptions::add_to(CLI::App& sub) {
       ->type_name("T[,T...]")
       ->group(kSettings)
       ->delimiter(',');
+  sub.add_option("--cost-table", cost_table,
+                 "What rounds cost, for auto and predictions, instead of measuring it")
+      ->type_name("FILE")
+      ->group(kSettings);
   sub.add_option("--max-tokens", max_tokens, "Tokens of each text")
       ->type_name("N")
       ->group(kSettings);
@@ -178,6 +182,7 @@ std::vector<PairUnderTest> BenchOptions::make_pairs() const {
     if (max_tokens) config.sampling.max_tokens = *max_tokens;
     if (ignore_eos) config.sampling.ignore_eos = true;
     config.cpu_threads = threads;
+    if (cost_table) config.speculation.cost_table = *cost_table;
     Config::Speculation& speculation = config.speculation;
     const std::vector<std::string> chosen_methods =
         methods.empty() ? std::vector{speculation.method} : methods;

@@ -31,6 +31,7 @@ struct BenchOptions {
   std::vector<float> temperatures;
   std::optional<int> max_tokens;
   bool ignore_eos = false;
+  std::optional<std::string> cost_table;
 
   std::optional<std::string> out;
   bool json = false;

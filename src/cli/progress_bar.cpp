@@ -82,7 +82,7 @@ std::string duration_text(double seconds) {
   return std::to_string(whole / kHour) + " h " + std::to_string(whole % kHour / kMinute) + " min";
 }
 
-std::string progress_line(const WorkState& state, int columns) {
+std::string work_line(const WorkState& state, int columns) {
   const std::string amount = std::to_string(state.done) + " of " + std::to_string(state.total);
   std::string full = amount;
   if (state.timed > 0 && state.seconds >= kSettledSeconds) {
@@ -103,7 +103,7 @@ WorkProgress::~WorkProgress() {
 void WorkProgress::show(const WorkState& state) {
   if (!enabled_ || state.total == 0) return;
   shown_ = true;
-  std::fputs((kClearLine + progress_line(state, stderr_columns() - 1)).c_str(), stderr);
+  std::fputs((kClearLine + work_line(state, stderr_columns() - 1)).c_str(), stderr);
   std::fflush(stderr);
 }
 

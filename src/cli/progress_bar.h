@@ -31,7 +31,7 @@ struct WorkState {
 
 /// "demo, K=4 greedy  █████░░░░░  12 of 320, 2 min 5 s left", at most `columns` wide, shortened as
 /// `progress_line` is for a load.
-std::string progress_line(const WorkState& state, int columns);
+std::string work_line(const WorkState& state, int columns);
 
 /// "45 s", "2 min 5 s", "3 h 20 min".
 std::string duration_text(double seconds);
