@@ -1,6 +1,6 @@
 # The code is built in layers, one object library per folder of src/. tandem_add_layer(NAME core SOURCES … PACKAGES …)
 # makes the target tandem_<name>; a layer sees the headers of src/ and include/ and links the packages it names.
-set(TANDEM_LAYERS core comm backend model tokenizer plan spec engine)
+set(TANDEM_LAYERS core comm backend model tokenizer plan spec engine bench)
 
 add_library(tandem_flags INTERFACE)
 target_include_directories(tandem_flags INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)

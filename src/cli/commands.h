@@ -16,5 +16,6 @@ void add_tokenize(CLI::App& app, Command& command);
 void add_logits(CLI::App& app, Command& command);
 void add_devices(CLI::App& app, Command& command);
 void add_plan(CLI::App& app, Command& command);
+void add_bench(CLI::App& app, Command& command);
 
 }  // namespace tandem::cli

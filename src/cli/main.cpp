@@ -66,6 +66,7 @@ int main(int argc, char** argv) {
       "  tandem generate --config configs/demo.json --prompt 'def add(a, b):' --baseline\n"
       "  tandem generate --main DIR --draft DIR --prompt 'Once upon a time' --temperature 0.8\n"
       "  tandem plan --config configs/demo.json\n"
+      "  tandem bench --config configs/demo.json --out report\n"
       "  tandem devices\n"
       "Exit codes: 0 done, 1 failed at run time (or interrupted), 2 bad usage, configuration or "
       "model,\n"
@@ -75,6 +76,7 @@ int main(int argc, char** argv) {
   add_tokenize(app, command);
   add_logits(app, command);
   add_plan(app, command);
+  add_bench(app, command);
   add_devices(app, command);
   try {
     app.parse(argc, argv);

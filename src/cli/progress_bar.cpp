@@ -36,13 +36,28 @@ std::string rate_and_time(const LoadState& state) {
          std::to_string(static_cast<int64_t>(std::ceil(left))) + " s left";
 }
 
-std::string bar(const LoadState& state, int columns) {
-  const double share =
-      static_cast<double>(state.done_bytes) / static_cast<double>(state.total_bytes);
+std::string bar(double share, int columns) {
   const int filled = static_cast<int>(share * columns);
   std::string text;
   for (int column = 0; column < columns; ++column) text += column < filled ? "█" : "░";
   return text;
+}
+
+/// name, bar and the longer of two texts that leaves room for a bar. All ASCII.
+std::string line_of(const std::string& name, double share, const std::string& full,
+                    const std::string& brief, int columns) {
+  const auto room_beside = [&](const std::string& text) {
+    return columns - static_cast<int>(name.size() + text.size() + 2 * kGap.size());
+  };
+  const std::string& amount = room_beside(full) >= kShortestBar ? full : brief;
+  const int room = room_beside(amount);
+  std::string line = name;
+  line += kGap;
+  if (room < kShortestBar)
+    return (line + amount).substr(0, static_cast<size_t>(std::max(columns, 0)));
+  line += bar(share, std::min(room, kLongestBar));
+  line += kGap;
+  return line + amount;
 }
 
 }  // namespace
@@ -50,21 +65,46 @@ std::string bar(const LoadState& state, int columns) {
 std::string progress_line(const LoadState& given, int columns) {
   LoadState state = given;
   state.done_bytes = std::min(state.done_bytes, state.total_bytes);
-  const std::string name = "loading " + std::string(state.model);
-  std::string amount = format_size(state.done_bytes) + " of " + format_size(state.total_bytes);
-  const auto room_beside = [&](const std::string& text) {
-    return columns - static_cast<int>(name.size() + text.size() + 2 * kGap.size());
-  };
-  const std::string full = amount + rate_and_time(state);
-  if (room_beside(full) >= kShortestBar) amount = full;
-  const int room = room_beside(amount);
-  std::string line = name;
-  line += kGap;
-  if (room < kShortestBar)
-    return (line + amount).substr(0, static_cast<size_t>(std::max(columns, 0)));
-  line += bar(state, std::min(room, kLongestBar));
-  line += kGap;
-  return line + amount;
+  const std::string amount =
+      format_size(state.done_bytes) + " of " + format_size(state.total_bytes);
+  return line_of("loading " + std::string(state.model),
+                 static_cast<double>(state.done_bytes) / static_cast<double>(state.total_bytes),
+                 amount + rate_and_time(state), amount, columns);
+}
+
+std::string duration_text(double seconds) {
+  constexpr int64_t kMinute = 60, kHour = 60 * kMinute;
+  const auto whole = static_cast<int64_t>(std::ceil(std::max(seconds, 0.0)));
+  if (whole < kMinute) return std::to_string(whole) + " s";
+  if (whole < kHour) {
+    return std::to_string(whole / kMinute) + " min " + std::to_string(whole % kMinute) + " s";
+  }
+  return std::to_string(whole / kHour) + " h " + std::to_string(whole % kHour / kMinute) + " min";
+}
+
+std::string work_line(const WorkState& state, int columns) {
+  const std::string amount = std::to_string(state.done) + " of " + std::to_string(state.total);
+  std::string full = amount;
+  if (state.timed > 0 && state.seconds >= kSettledSeconds) {
+    const double each = state.seconds / static_cast<double>(state.timed);
+    full += ", " + duration_text(each * static_cast<double>(state.total - state.done)) + " left";
+  }
+  return line_of(std::string(state.name),
+                 static_cast<double>(state.done) / static_cast<double>(state.total), full, amount,
+                 columns);
+}
+
+WorkProgress::WorkProgress() : enabled_(stderr_is_terminal()) {}
+
+WorkProgress::~WorkProgress() {
+  if (shown_) std::fputs(kClearLine, stderr);
+}
+
+void WorkProgress::show(const WorkState& state) {
+  if (!enabled_ || state.total == 0) return;
+  shown_ = true;
+  std::fputs((kClearLine + work_line(state, stderr_columns() - 1)).c_str(), stderr);
+  std::fflush(stderr);
 }
 
 LoadProgress::LoadProgress() : enabled_(stderr_is_terminal()) {}

@@ -20,6 +20,37 @@ struct LoadState {
 /// out.
 std::string progress_line(const LoadState& state, int columns);
 
+/// How far a piece of work made of equal steps is.
+struct WorkState {
+  std::string_view name;
+  int64_t done = 0;
+  int64_t total = 0;   ///< > 0
+  double seconds = 0;  ///< since the first of the steps that `timed` counts
+  int64_t timed = 0;   ///< of `done`, those that took `seconds`
+};
+
+/// "demo, K=4 greedy  █████░░░░░  12 of 320, 2 min 5 s left", at most `columns` wide, shortened as
+/// `progress_line` is for a load.
+std::string work_line(const WorkState& state, int columns);
+
+/// "45 s", "2 min 5 s", "3 h 20 min".
+std::string duration_text(double seconds);
+
+/// Shows on stderr how far a piece of work is, on one line that disappears. Silent unless stderr is
+/// a terminal, whose width it follows.
+class WorkProgress {
+ public:
+  WorkProgress();
+  ~WorkProgress();
+  WorkProgress(const WorkProgress&) = delete;
+  WorkProgress& operator=(const WorkProgress&) = delete;
+  void show(const WorkState& state);
+
+ private:
+  bool enabled_;
+  bool shown_ = false;
+};
+
 /// Shows on stderr how far loading is, on one line that disappears. Silent unless stderr is a
 /// terminal, whose width it follows.
 class LoadProgress {

@@ -47,3 +47,15 @@ TEST_CASE("A bar keeps to the width of the terminal") {
   CHECK(narrow.find("/s") == std::string::npos);
   CHECK(progress_line(state, 40) == "loading draft  3.0 MiB of 24.0 MiB");
 }
+
+TEST_CASE("The line of a piece of work says how much is done and how long it will take") {
+  const std::string line = work_line({"demo, K=4", 12, 320, 6.0, 12}, 80);
+  CHECK_THAT(line, ContainsText("demo, K=4") && ContainsText("12 of 320, 2 min 34 s left"));
+  // What a resumed run found done says nothing of the speed.
+  CHECK_THAT(work_line({"demo", 300, 320, 10.0, 10}, 80), ContainsText("300 of 320, 20 s left"));
+  CHECK_THAT(work_line({"demo", 12, 320, 0.0, 0}, 80), ContainsText("12 of 320") && !ContainsText("left"));
+  CHECK(work_line({"demo", 12, 320, 6.0, 12}, 10) == "demo  12 o");
+  CHECK(duration_text(44.1) == "45 s");
+  CHECK(duration_text(125) == "2 min 5 s");
+  CHECK(duration_text(12000) == "3 h 20 min");
+}

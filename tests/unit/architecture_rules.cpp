@@ -18,9 +18,9 @@ namespace fs = std::filesystem;
 /// Height of each folder of src/. A file may include a folder that stands strictly lower, or its
 /// own.
 const std::map<std::string, int>& layer_heights() {
-  static const std::map<std::string, int> heights = {{"core", 0},  {"backend", 1},   {"comm", 1},
-                                                     {"model", 2}, {"tokenizer", 2}, {"plan", 3},
-                                                     {"spec", 3},  {"engine", 4},    {"cli", 5}};
+  static const std::map<std::string, int> heights = {
+      {"core", 0}, {"backend", 1}, {"comm", 1},   {"model", 2}, {"tokenizer", 2},
+      {"plan", 3}, {"spec", 3},    {"engine", 4}, {"bench", 5}, {"cli", 6}};
   return heights;
 }
 
