@@ -92,7 +92,7 @@ TEST_CASE("generate --json prints the documented object and nothing on stderr") 
   CHECK(stats["acceptance_rate"] == Approx(accepted / drafted));
   CHECK(stats["mean_acceptance_length"] == Approx(1 + accepted / drafts));
   CHECK(stats["tokens_per_second"] == Approx((tokens - 1) / stats["decode_seconds"].get<double>()));
-  CHECK(stats["acceptance_rate_per_position"].size() == 4);
+  CHECK(stats["acceptance_rate_per_position"].size() + 1 == stats["draft_lengths"].size());
   double sum = 0;
   for (const double rate : stats["acceptance_rate_per_position"]) sum += rate;
   CHECK(sum == Approx(accepted / drafts));
