@@ -53,6 +53,19 @@ std::string read_input(const std::filesystem::path& path) {
   return read_all(file);
 }
 
+bool can_write(const std::filesystem::path& path) {
+  std::error_code ignored;
+  const std::filesystem::file_status status = std::filesystem::status(path, ignored);
+  const bool existed = std::filesystem::exists(status);
+  if (existed && !std::filesystem::is_regular_file(status)) {
+    // Opening a pipe would wait for its reader, and closing it would be the end of the text.
+    return !std::filesystem::is_directory(status) && ::access(path.c_str(), W_OK) == 0;
+  }
+  if (!std::ofstream(path, std::ios::binary | std::ios::app)) return false;
+  if (!existed) std::filesystem::remove(path, ignored);
+  return true;
+}
+
 std::vector<int32_t> parse_ids(std::string_view text, std::string_view what) {
   const auto trim = [&text](auto&& unwanted) {
     while (!text.empty() && unwanted(text.front())) text.remove_prefix(1);

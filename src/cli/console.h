@@ -24,6 +24,9 @@ std::string read_stdin();
 /// A file whole, or stdin for "-". @throws UsageError when it cannot be read
 std::string read_input(const std::filesystem::path& path);
 
+/// Whether a file could be written; leaves it, and what it holds, as it is.
+bool can_write(const std::filesystem::path& path);
+
 /// Token ids in text: a JSON list, or integers separated by commas and white space.
 /// @throws UsageError that names `what` and the place
 std::vector<int32_t> parse_ids(std::string_view text, std::string_view what);

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <atomic>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -43,14 +42,9 @@ class Generation {
   /// Before anything slow: a file that cannot be written should not cost a load. What it holds
   /// stays there until there is something to write.
   void check_output() const {
-    if (!options_.output) return;
-    std::error_code ignored;
-    const bool existed = std::filesystem::exists(*options_.output, ignored);
-    if (!std::ofstream(*options_.output, std::ios::binary | std::ios::app)) {
-      throw UsageError(*options_.output +
-                       ": cannot be written; does the folder exist, and may you write there?");
-    }
-    if (!existed) std::filesystem::remove(*options_.output, ignored);
+    if (!options_.output || can_write(*options_.output)) return;
+    throw UsageError(*options_.output +
+                     ": cannot be written; does the folder exist, and may you write there?");
   }
 
   void load(const Config& config) {
