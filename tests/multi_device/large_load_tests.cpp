@@ -126,7 +126,7 @@ bool is_mapped_shared(const std::filesystem::path& file) {
     if (permissions != "r--s" || kib_after(maps, "Anonymous:") != 0) return false;
     ++mappings;
   }
-  return mappings == 1;
+  return mappings > 0;  // planning may map it besides the load
 }
 
 /// Runs the work in a process of its own, whose memory is nobody else's.
