@@ -27,6 +27,7 @@ struct ModelShape {
 };
 constexpr ModelShape kShapes[] = {{"1B", 16, 2048, 32, 8, 64, 8192, 128256},
                                   {"8B", 32, 4096, 32, 8, 128, 14336, 128256}};
+constexpr float kEpsilon = 1e-5f;
 constexpr int kContext = 512, kPageTokens = 32, kReplays = 9, kWarmUps = 2;
 
 /// One model's weights, cache and buffers, filled with random numbers.
@@ -43,14 +44,16 @@ class Model {
                          weight({shape.hidden}, shape.mlp)});
     }
     head_ = weight({shape.vocab}, shape.hidden);
-    hidden_ = buffer(DType::kF32, {max_rows, shape.hidden});
-    normed_ = buffer(DType::kBF16, {max_rows, shape.hidden});
+    hidden_ = noise(DType::kF32, {max_rows, shape.hidden});
+    normed_ = {noise(DType::kBF16, {max_rows, shape.hidden}),
+               noise(DType::kF32, {max_rows, NormedRows::parts(shape.hidden)}), kEpsilon};
     qkv_ = buffer(DType::kBF16, {max_rows, qkv});
-    mixed_ = buffer(DType::kBF16, {max_rows, query});
-    gated_ = buffer(DType::kBF16, {max_rows, shape.mlp});
+    mixed_ = noise(DType::kBF16, {max_rows, query});
+    gated_ = noise(DType::kBF16, {max_rows, shape.mlp});
     angles_ = buffer(DType::kF32, {max_rows, shape.head_dim});
+    inv_freq_ = noise(DType::kF32, {shape.head_dim / 2});
     logits_ = buffer(DType::kF32, {max_rows, shape.vocab});
-    norm_ = buffer(DType::kF32, {shape.hidden});
+    norm_ = noise(DType::kF32, {shape.hidden});
     const int pages = (kContext + max_rows + kPageTokens - 1) / kPageTokens;
     std::vector<int32_t> table, slots;
     for (int i = 0; i < pages; ++i) table.push_back(i);
@@ -61,50 +64,61 @@ class Model {
     cache_.kv_heads = shape.kv_heads;
     cache_.head_dim = shape.head_dim;
     const Shape kv{pages, shape.kv_heads, kPageTokens, shape.head_dim};
-    cache_.keys = buffer(DType::kBF16, kv);
-    cache_.values = buffer(DType::kBF16, kv);
+    cache_.keys = noise(DType::kBF16, kv);
+    cache_.values = noise(DType::kBF16, kv);
     rows_.positions = rows_.slots = upload(slots);
     rows_.tokens = rows_.sequences = upload(std::vector<int32_t>(slots.size(), 0));
   }
 
   double weight_bytes() const { return weight_bytes_; }
   size_t layers() const { return layers_.size(); }
+  double head_bytes() const { return part_bytes_.back(); }
+  /// Of one layer's keys and values.
+  double cache_bytes() const { return 2.0 * static_cast<double>(cache_.keys.bytes()); }
   double bytes_of(int part) const { return part_bytes_[static_cast<size_t>(part)]; }
 
-  /// One of a layer's four products.
+  /// One of a layer's four products as the forward runs it: with the norms that ride on it.
   void product(size_t layer, int part, int rows) {
     const WeightView& w = layers_[layer].parts[part];
     const auto cut = [&](const TensorView& view) { return view.rows(0, rows); };
-    if (part == 0) backend_.matmul(cut(normed_), w, Epilogue::kStore, cut(qkv_), stream_);
-    if (part == 1) backend_.matmul(cut(mixed_), w, Epilogue::kAdd, cut(hidden_), stream_);
-    if (part == 2) backend_.matmul(cut(normed_), w, Epilogue::kSiluGate, cut(gated_), stream_);
-    if (part == 3) backend_.matmul(cut(gated_), w, Epilogue::kAdd, cut(hidden_), stream_);
+    const NormedRows normed{cut(normed_.values), cut(normed_.squares), kEpsilon};
+    if (part == 0) backend_.matmul_normed(normed, w, Epilogue::kStore, cut(qkv_), stream_);
+    if (part == 1) {
+      backend_.matmul_add_norm(cut(mixed_), w, cut(hidden_), norm_, normed, stream_);
+    }
+    if (part == 2) backend_.matmul_normed(normed, w, Epilogue::kSiluGate, cut(gated_), stream_);
+    if (part == 3) {
+      backend_.matmul_add_norm(cut(gated_), w, cut(hidden_), norm_, normed, stream_);
+    }
   }
   void norm(int rows) {
-    backend_.rms_norm(hidden_.rows(0, rows), norm_, 1e-5f, normed_.rows(0, rows), stream_);
+    backend_.rms_norm(hidden_.rows(0, rows), norm_, kEpsilon, normed_.values.rows(0, rows),
+                      stream_);
   }
   void attend(int rows) {
     rows_.count = rows;
-    backend_.rope_and_append(rows_, qkv_.rows(0, rows), angles_.rows(0, rows), {}, {}, 1e-5f,
-                             shape_.heads, cache_, stream_);
-    backend_.attention(rows_, qkv_.rows(0, rows), shape_.heads, 0.1f, cache_, mixed_.rows(0, rows),
-                       stream_);
+    backend_.append_and_attend(rows_, qkv_.rows(0, rows), angles_.rows(0, rows), {}, {}, kEpsilon,
+                               shape_.heads, 0.1f, cache_, mixed_.rows(0, rows), stream_);
+  }
+  void head(int rows) {
+    backend_.matmul(normed_.values.rows(0, rows), head_, Epilogue::kStore, logits_.rows(0, rows),
+                    stream_);
   }
   /// A whole pass, or its products alone.
   void step(int rows, bool products_alone) {
     rows_.count = rows;
-    if (!products_alone) backend_.embed(rows_, head_, hidden_.rows(0, rows), stream_);
+    if (!products_alone) {
+      backend_.embed(rows_, head_, hidden_.rows(0, rows), stream_);
+      backend_.rope_angles(rows_, inv_freq_, angles_.rows(0, rows), stream_);
+      norm(rows);
+    }
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
-      if (!products_alone) norm(rows);
       product(layer, 0, rows);
       if (!products_alone) attend(rows);
-      product(layer, 1, rows);
-      if (!products_alone) norm(rows);
-      product(layer, 2, rows);
-      product(layer, 3, rows);
+      for (const int part : {1, 2, 3}) product(layer, part, rows);
     }
     if (!products_alone) norm(rows);
-    backend_.matmul(normed_.rows(0, rows), head_, Epilogue::kStore, logits_.rows(0, rows), stream_);
+    head(rows);
   }
 
  private:
@@ -117,6 +131,20 @@ class Model {
     buffers_.emplace_back(backend_.memory(), bytes, "benchmark");
     backend_.fill_zero(buffers_.back().data(), bytes, stream_);
     return {buffers_.back().data(), dtype, shape, backend_.device()};
+  }
+  /// Numbers between 0.5 and 2, negative ones too in bfloat16.
+  TensorView noise(DType dtype, Shape shape) {
+    const TensorView view = buffer(dtype, shape);
+    std::mt19937 generator(2);
+    std::vector<uint32_t> bits(view.bytes() / sizeof(uint32_t));
+    for (uint32_t& word : bits) {
+      const auto random = static_cast<uint32_t>(generator());
+      word = dtype == DType::kF32 ? (random & 0x00ffffffu) | 0x3f000000u
+                                  : (random & 0x80ff80ffu) | 0x3f003f00u;
+    }
+    backend_.copy_to_device(view.data(), bits.data(), bits.size() * sizeof(uint32_t), stream_);
+    stream_.synchronize();
+    return view;
   }
   TensorView upload(const std::vector<int32_t>& values) {
     const TensorView view = buffer(DType::kI32, {static_cast<int64_t>(values.size())});
@@ -152,7 +180,8 @@ class Model {
   std::vector<Layer> layers_;
   std::vector<double> part_bytes_;  ///< the first layer's parts first
   WeightView head_;
-  TensorView hidden_, normed_, qkv_, mixed_, gated_, angles_, logits_, norm_;
+  TensorView hidden_, qkv_, mixed_, gated_, angles_, inv_freq_, logits_, norm_;
+  NormedRows normed_;
   Rows rows_;
   KvLayerView cache_;
   double weight_bytes_ = 0;
@@ -229,8 +258,10 @@ void measure(const ModelShape& shape, WeightFormat format, Backend& backend, Rep
       each(parts[part], rows, model.bytes_of(part),
            [&](size_t layer) { model.product(layer, part, rows); });
     }
+    const double seconds = graph_seconds(backend, *stream, [&] { model.head(rows); });
+    report.line(name + " head", rows, seconds, model.head_bytes());
     each("norm", rows, 0, [&](size_t) { model.norm(rows); });
-    each("rope and attention", rows, 0, [&](size_t) { model.attend(rows); });
+    each("rope and attention", rows, model.cache_bytes(), [&](size_t) { model.attend(rows); });
   }
 }
 

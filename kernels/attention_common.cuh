@@ -62,6 +62,21 @@ __device__ __forceinline__ void multiply_values(float (&o)[kHeadDim / 8][4],
   }
 }
 
+// The ops on a head's pairs, elements i and i + head_dim / 2. Written with explicit roundings: the
+// kernels that share them must agree bit for bit.
+__device__ __forceinline__ float add_squares(float sum, float low, float high) {
+  return __fmaf_rn(low, low, __fmaf_rn(high, high, sum));
+}
+/// 1 / RMS of a head, from each lane's share of the sum of squares.
+__device__ __forceinline__ float head_norm_factor(float squares, int head_dim, float eps) {
+  return 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(head_dim) + eps);
+}
+__device__ __forceinline__ void rotate_pair(float& low, float& high, float cosine, float sine) {
+  const float rotated = __fmaf_rn(low, cosine, -__fmul_rn(high, sine));
+  high = __fmaf_rn(high, cosine, __fmul_rn(low, sine));
+  low = rotated;
+}
+
 /// Largest and sum over the four lanes that share an accumulator row.
 __device__ __forceinline__ float quad_max(float value) {
   value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));

@@ -1,3 +1,4 @@
+#include "attention_common.cuh"
 #include "weight_formats.cuh"
 
 namespace tandem::kernels {
@@ -138,15 +139,13 @@ __global__ __launch_bounds__(kRopeWarps* kWarpLanes) void rope_and_append_kernel
     if (i < half) {
       low[p] = __bfloat162float(from[i]);
       high[p] = __bfloat162float(from[half + i]);
-      squares += low[p] * low[p] + high[p] * high[p];
+      squares = add_squares(squares, low[p], high[p]);
     }
   }
   if (value_head < 0) {
     const float* norm = key_head < 0 ? args.q_norm : args.k_norm;
-    float factor = 1;
-    if (norm != nullptr) {
-      factor = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(cache.head_dim) + args.eps);
-    }
+    const float factor =
+        norm == nullptr ? 1.0f : head_norm_factor(squares, cache.head_dim, args.eps);
     const float* angles = args.angles + static_cast<int64_t>(row) * cache.head_dim;
 #pragma unroll
     for (int p = 0; p < kMostPairs; ++p) {
@@ -156,23 +155,15 @@ __global__ __launch_bounds__(kRopeWarps* kWarpLanes) void rope_and_append_kernel
           low[p] = low[p] * factor * norm[i];
           high[p] = high[p] * factor * norm[half + i];
         }
-        const float cosine = angles[i], sine = angles[half + i];
-        const float rotated = low[p] * cosine - high[p] * sine;
-        high[p] = high[p] * cosine + low[p] * sine;
-        low[p] = rotated;
+        rotate_pair(low[p], high[p], angles[i], angles[half + i]);
       }
     }
   }
   __nv_bfloat16* to = from;
   if (key_head >= 0) {
-    const int slot = args.slots[row];
-    const int64_t page =
-        cache.page_table[static_cast<int64_t>(args.sequences[row]) * cache.max_pages +
-                         slot / cache.page_tokens];
-    const int kv_head = value_head < 0 ? key_head : value_head;
     to = static_cast<__nv_bfloat16*>(value_head < 0 ? cache.keys : cache.values) +
-         ((page * cache.kv_heads + kv_head) * cache.page_tokens + slot % cache.page_tokens) *
-             cache.head_dim;
+         cache_offset(cache, args.sequences[row], value_head < 0 ? key_head : value_head,
+                      args.slots[row]);
   }
 #pragma unroll
   for (int p = 0; p < kMostPairs; ++p) {

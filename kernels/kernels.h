@@ -50,7 +50,7 @@ cudaError_t pack(const PackArgs& args, Launch launch);
 constexpr int kMaxSegments = 3;
 constexpr int kMaxDecodeRows = 16;
 
-enum class MatmulEpilogue : int { kStore = 0, kAdd = 1, kSiluGate = 2 };
+enum class MatmulEpilogue : int { kStore = 0, kAdd = 1, kSiluGate = 2, kAddNorm = 3 };
 
 /// out = x W^T, for a run of segments of one format whose panels follow each other.
 struct MatmulArgs {
@@ -72,6 +72,14 @@ struct MatmulArgs {
   void* out = nullptr;
   Element out_type = Element::kBF16;
   int64_t out_stride = 0;
+  // An RMS norm between two matmuls, matmul_rows only. The first (kAddNorm, one segment) leaves
+  // out * norm_weight and, by row and panel, sums of squares of `out`; the second multiplies its
+  // sums by the row's 1 / RMS.
+  const float* norm_weight = nullptr;  ///< kAddNorm: (panel_count * 16 at most) by output
+  void* normed = nullptr;              ///< kAddNorm: (rows, out_stride) bfloat16
+  float* squares_out = nullptr;        ///< kAddNorm: (rows, panel_count)
+  const float* squares = nullptr;      ///< of x, (rows, panels_of(cols)); null: x is complete
+  float eps = 0;
 };
 /// At most kMaxDecodeRows rows.
 cudaError_t matmul_rows(const MatmulArgs& args, Launch launch);
@@ -124,7 +132,13 @@ struct AttentionArgs {
   const void* qkv = nullptr;
   void* out = nullptr;  ///< (rows, heads * head_dim) bfloat16
   CacheArgs cache;
-  float* partials = nullptr;  ///< attention_partial_floats(...), decode only
+  // Decode only.
+  const float* angles = nullptr;  ///< (rows, head_dim): rotate q and k and append k and v first
+  const float* q_norm = nullptr;  ///< null: none
+  const float* k_norm = nullptr;
+  float eps = 0;
+  float* partials = nullptr;  ///< attention_partial_floats(...)
+  int* arrivals = nullptr;    ///< one for each head, all 0; left as 0
 };
 /// Head sizes that the attention kernels take: 32, 64, 96, 128, 256.
 int64_t attention_partial_floats(int rows, int heads, const CacheArgs& cache);

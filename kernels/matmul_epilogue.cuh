@@ -77,9 +77,10 @@ __device__ __forceinline__ int64_t output_column(const MatmulArgs& args, int pan
   return row < args.segment_rows[segment] ? args.segment_column[segment] + row : -1;
 }
 
-/// One finished sum to its place. `up` is the paired output's sum, for the gate epilogue.
+/// One finished sum to its place. `up` is the paired output's sum, for the gate epilogue; `before`
+/// what stands in `out`, for the adding ones.
 __device__ __forceinline__ void write_output(const MatmulArgs& args, int64_t row, int64_t column,
-                                             float value, float up) {
+                                             float value, float up, float before) {
   if (args.bias != nullptr) {
     value += args.bias[column];
     if (args.epilogue == MatmulEpilogue::kSiluGate) up += args.bias[args.bias_up + column];
@@ -87,16 +88,24 @@ __device__ __forceinline__ void write_output(const MatmulArgs& args, int64_t row
   if (args.epilogue == MatmulEpilogue::kSiluGate) value = value / (1.0f + expf(-value)) * up;
   const int64_t index = row * args.out_stride + column;
   if (args.out_type == Element::kF32) {
-    auto* out = static_cast<float*>(args.out) + index;
-    *out = args.epilogue == MatmulEpilogue::kAdd ? *out + value : value;
+    static_cast<float*>(args.out)[index] =
+        args.epilogue == MatmulEpilogue::kAdd ? before + value : value;
   } else {
     static_cast<__nv_bfloat16*>(args.out)[index] = __float2bfloat16_rn(value);
   }
 }
+__device__ __forceinline__ void write_output(const MatmulArgs& args, int64_t row, int64_t column,
+                                             float value, float up) {
+  const bool adds = args.epilogue == MatmulEpilogue::kAdd;
+  const int64_t index = row * args.out_stride + column;
+  const float before = adds ? static_cast<const float*>(args.out)[index] : 0.0f;
+  write_output(args, row, column, value, up, before);
+}
 
-/// Sums of eight rows' 64 inputs, in the places of a 16x8 result; 4-bit weights need them.
+/// Sums of eight rows' 64 inputs times minus kInt4Bias, in the places of a 16x8 result; 4-bit
+/// weights need them.
 template <Packed kFormat>
-__device__ __forceinline__ float2 sum_inputs(const uint4 (&b)[2]) {
+__device__ __forceinline__ float2 input_offsets(const uint4 (&b)[2]) {
   if constexpr (kFormat != Packed::kInt4) return {0, 0};
   constexpr uint32_t kOnes = 0x3f803f80u;
   const uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
@@ -106,27 +115,26 @@ __device__ __forceinline__ float2 sum_inputs(const uint4 (&b)[2]) {
     mma_bf16(sums, ones, b[h].x, b[h].y);
     mma_bf16(sums, ones, b[h].z, b[h].w);
   }
-  return {sums[0], sums[1]};
+  return {-kInt4Bias * sums[0], -kInt4Bias * sums[1]};
 }
 
 /// sums += one block's products: 16 outputs, 8 rows, 64 inputs.
 template <Packed kFormat>
 __device__ __forceinline__ void multiply_block(float (&sums)[4], const uint32_t (&a)[4][4],
-                                               const uint4 (&b)[2], float2 input_sums,
+                                               const uint4 (&b)[2], float2 offsets,
                                                const unsigned char* block, int g) {
   if constexpr (kFormat == Packed::kInt4) {
-    float part[4] = {};
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      multiply<kFormat>(part, a[2 * h], b[h].x, b[h].y);
-      multiply<kFormat>(part, a[2 * h + 1], b[h].z, b[h].w);
-    }
+    const float start[4] = {offsets.x, offsets.y, offsets.x, offsets.y};
+    float part[4];
+    mma_bf16(part, start, a[0], b[0].x, b[0].y);
+    mma_bf16(part, a[1], b[0].z, b[0].w);
+    mma_bf16(part, a[2], b[1].x, b[1].y);
+    mma_bf16(part, a[3], b[1].z, b[1].w);
     const float low = int4_scale(block, g), high = int4_scale(block, g + 8);
-    const float even = input_sums.x * kInt4Bias, odd = input_sums.y * kInt4Bias;
-    sums[0] = fmaf(part[0] - even, low, sums[0]);
-    sums[1] = fmaf(part[1] - odd, low, sums[1]);
-    sums[2] = fmaf(part[2] - even, high, sums[2]);
-    sums[3] = fmaf(part[3] - odd, high, sums[3]);
+    sums[0] = fmaf(part[0], low, sums[0]);
+    sums[1] = fmaf(part[1], low, sums[1]);
+    sums[2] = fmaf(part[2], high, sums[2]);
+    sums[3] = fmaf(part[3], high, sums[3]);
   } else {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {

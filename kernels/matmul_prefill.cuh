@@ -141,10 +141,10 @@ __global__ __launch_bounds__(kPrefillThreads, 2) void matmul_prefill_kernel(
         b[h] =
             *reinterpret_cast<const uint4*>(inputs + input_offset(warp_row + n * 8 + g, h * 4 + t));
       }
-      const float2 input_sums = sum_inputs<kFormat>(b);
+      const float2 offsets = input_offsets<kFormat>(b);
 #pragma unroll
       for (int p = 0; p < kWarpPanels; ++p) {
-        multiply_block<kFormat>(sums[p][n], a[p], b, input_sums,
+        multiply_block<kFormat>(sums[p][n], a[p], b, offsets,
                                 stage + (warp_panel + p) * kBlockBytes, g);
       }
     }

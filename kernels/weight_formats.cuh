@@ -52,10 +52,13 @@ struct WeightBlock<Packed::kInt4> {
   /// Codes 0 … 15 stand for -8 … 7; a code in the fraction of 128 makes 128 + code, so that every
   /// weight is kInt4Bias too large.
   __device__ __forceinline__ void tile(int j, uint32_t (&a)[4]) const {
-    constexpr uint32_t kNibbles = 0x000f000fu, k128 = 0x43004300u;
+    constexpr uint32_t kNibbles = 0x000f000fu;
+    // Held in a register: two constants would take two instructions.
+    uint32_t k128;
+    asm("mov.b32 %0, 0x43004300;" : "=r"(k128));
     const uint32_t word = j == 0 ? words.x : j == 1 ? words.y : j == 2 ? words.z : words.w;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) a[i] = ((word >> (4 * i)) & kNibbles) | k128;
+    for (int i = 0; i < 4; ++i) a[i] = and_or(word >> (4 * i), kNibbles, k128);
   }
 };
 constexpr float kInt4Bias = 136.0f;

@@ -73,6 +73,15 @@ class Backend {
   /// x (rows, cols) activations or f32; out (rows, W.rows) activations or f32
   virtual void matmul(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
                       Stream& stream) = 0;
+  /// hidden += x W^T + bias, then normed = the RMS norm of hidden, for `matmul_normed`: a backend
+  /// may leave the rows' factors to that and note in `squares` what it needs for them.
+  ///                          x (rows, cols), hidden (rows, d) f32, norm_weight (d) f32
+  virtual void matmul_add_norm(TensorView x, const WeightView& weight, TensorView hidden,
+                               TensorView norm_weight, const NormedRows& normed,
+                               Stream& stream) = 0;
+  /// `matmul` of the same rows as `matmul_add_norm` left them
+  virtual void matmul_normed(const NormedRows& x, const WeightView& weight, Epilogue epilogue,
+                             TensorView out, Stream& stream) = 0;
   /// angles[r] = cos then sin of position[r] * inv_freq[i]       inv_freq (head_dim / 2) f32,
   /// angles (rows, head_dim) f32
   virtual void rope_angles(const Rows& rows, TensorView inv_freq, TensorView angles,
@@ -92,6 +101,12 @@ class Backend {
   ///                                                                              * head_dim)
   virtual void attention(const Rows& rows, TensorView qkv, int heads, float scale,
                          const KvLayerView& cache, TensorView out, Stream& stream) = 0;
+  /// `rope_and_append`, then `attention`, with the same bits in the cache and in `out`; what is
+  /// left in qkv is undefined.
+  virtual void append_and_attend(const Rows& rows, TensorView qkv, TensorView angles,
+                                 TensorView q_norm, TensorView k_norm, float eps, int heads,
+                                 float scale, const KvLayerView& cache, TensorView out,
+                                 Stream& stream) = 0;
   /// out[i] += x[i], float32
   virtual void add(TensorView x, TensorView out, Stream& stream) = 0;
 

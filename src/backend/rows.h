@@ -16,9 +16,22 @@ struct Rows {
   TensorView sequences;  ///< (max_rows) i32 index into the page tables
 };
 
+/// The RMS norm of some rows on its way from `Backend::matmul_add_norm` to
+/// `Backend::matmul_normed`.
+struct NormedRows {
+  /// Elements that share a sum of squares.
+  static constexpr int kPart = 16;
+  static constexpr int64_t parts(int64_t elements) { return (elements + kPart - 1) / kPart; }
+
+  TensorView values;   ///< (rows, d) activations
+  TensorView squares;  ///< (rows, parts(d)) f32, the backend's notes; empty: `values` are complete
+  float eps = 0;
+};
+
 /// One layer's keys and values as the ops see them, in pages of `page_tokens` slots.
 /// Slot s of sequence q lies in page table[q * max_pages + s / page_tokens] at s % page_tokens.
-/// How the elements of one head lie within a page is the backend's own affair; whole pages may be copied.
+/// How the elements of one head lie within a page is the backend's own affair; whole pages may be
+/// copied.
 struct KvLayerView {
   TensorView keys;    ///< (pages, kv_heads, page_tokens, head_dim), f32 on CPU, bf16/f16 on CUDA
   TensorView values;  ///< the same

@@ -1,5 +1,6 @@
 #include "model/model_memory.h"
 
+#include "backend/rows.h"
 #include "core/memory.h"
 
 namespace tandem {
@@ -28,6 +29,8 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
   BufferShapes shapes;
   shapes.hidden = {rows, config.hidden_size};
   shapes.normed = {rows, config.hidden_size};
+  shapes.squares = {shard.split == Split::kTensor ? 0 : rows,
+                    NormedRows::parts(config.hidden_size)};
   shapes.qkv = {rows, (shard.heads.size() + 2 * shard.kv_heads.size()) * head_dim};
   shapes.mixed = {rows, shard.heads.size() * head_dim};
   shapes.gated = {rows, shard.mlp.size()};
@@ -52,6 +55,7 @@ uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
   return ArenaSize()
       .add(DType::kF32, shapes.hidden)
       .add(activation, shapes.normed)
+      .add(DType::kF32, shapes.squares)
       .add(activation, shapes.qkv)
       .add(activation, shapes.mixed)
       .add(activation, shapes.gated)

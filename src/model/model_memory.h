@@ -30,7 +30,8 @@ inline constexpr int kRowFields = 4;
 
 /// Shapes of a Transformer's work buffers; those that a shard does not need have no elements.
 struct BufferShapes {
-  Shape hidden, normed, qkv, mixed, gated, angles, projected, shared_rows;  ///< activations
+  Shape hidden, normed, squares, qkv, mixed, gated, angles, projected,
+      shared_rows;  ///< activations
   Shape logits, shard_logits, received_logits;
 };
 BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,

@@ -68,7 +68,9 @@ void Transformer::allocate_buffers() {
   const BufferShapes shapes = buffer_shapes(config_, shard_, limits_);
   const DType activation = backend_.activation_dtype();
   buffers_.hidden = activations_arena_.take(DType::kF32, shapes.hidden);
-  buffers_.normed = activations_arena_.take(activation, shapes.normed);
+  buffers_.normed.values = activations_arena_.take(activation, shapes.normed);
+  buffers_.normed.squares = activations_arena_.take(DType::kF32, shapes.squares);
+  buffers_.normed.eps = config_.rms_norm_eps;
   buffers_.qkv = activations_arena_.take(activation, shapes.qkv);
   buffers_.mixed = activations_arena_.take(activation, shapes.mixed);
   buffers_.gated = activations_arena_.take(activation, shapes.gated);
@@ -81,10 +83,13 @@ void Transformer::allocate_buffers() {
 }
 
 Transformer::Buffers Transformer::Buffers::first(int rows) const {
-  const TensorView summed = projected.count() > 0 ? projected.rows(0, rows) : TensorView();
-  return {hidden.rows(0, rows), normed.rows(0, rows), qkv.rows(0, rows),
-          mixed.rows(0, rows),  gated.rows(0, rows),  summed,
-          angles.rows(0, rows)};
+  const auto cut = [rows](const TensorView& view) {
+    return view.count() > 0 ? view.rows(0, rows) : TensorView();
+  };
+  return {cut(hidden), {cut(normed.values), cut(normed.squares), normed.eps},
+          cut(qkv),    cut(mixed),
+          cut(gated),  cut(projected),
+          cut(angles)};
 }
 
 void Transformer::reserve(int sequence, int tokens, Stream& stream) {
@@ -120,7 +125,7 @@ TensorView Transformer::forward(const Rows& given, int first_logits_row, Stream&
   const Buffers b = buffers_.first(rows.count);
   embed(rows, b, stream);                                           // (rows, hidden)
   backend_.rope_angles(rows, weights_.inv_freq, b.angles, stream);  // (rows, head_dim)
-  for (const LayerWeights& layer : weights_.layers) run_layer(layer, rows, b, stream);
+  run_layers(rows, b, stream);
   if (!shard_.has_head) {
     communicator_->send(b.hidden, shard_.rank + 1, stream);
     return {};
@@ -128,33 +133,52 @@ TensorView Transformer::forward(const Rows& given, int first_logits_row, Stream&
   return run_head(b, first_logits_row, stream);  // (rows - first, vocab)
 }
 
-void Transformer::run_layer(const LayerWeights& w, const Rows& rows, const Buffers& b,
+void Transformer::run_layers(const Rows& rows, const Buffers& b, Stream& stream) {
+  const std::vector<LayerWeights>& layers = weights_.layers;
+  if (layers.empty()) return;
+  NormedRows normed{b.normed.values, {}, b.normed.eps};
+  backend_.rms_norm(b.hidden, layers[0].attention_norm, normed.eps, normed.values, stream);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const bool is_last = i + 1 == layers.size();
+    run_layer(layers[i], normed, is_last ? TensorView() : layers[i + 1].attention_norm, rows, b,
+              stream);
+    normed = b.normed;
+  }
+}
+
+void Transformer::run_layer(const LayerWeights& w, const NormedRows& normed,
+                            const TensorView& next_norm, const Rows& rows, const Buffers& b,
                             Stream& stream) {
   const int heads = static_cast<int>(shard_.heads.size());
   const float eps = config_.rms_norm_eps, scale = config_.attention_scale;
   const KvLayerView& cache = cache_->layer(w.index);
 
   // The shape of each result stands behind it; w.qkv gives q, k and v side by side.
-  backend_.rms_norm(b.hidden, w.attention_norm, eps, b.normed, stream);  // (rows, hidden)
-  backend_.matmul(b.normed, w.qkv, Epilogue::kStore, b.qkv, stream);     // (rows, q + k + v)
-  backend_.rope_and_append(rows, b.qkv, b.angles, w.q_norm, w.k_norm, eps, heads, cache, stream);
-  backend_.attention(rows, b.qkv, heads, scale, cache, b.mixed, stream);  // (rows, q)
-  add_projection(b.mixed, w.output, b, stream);                           // (rows, hidden)
+  backend_.matmul_normed(normed, w.qkv, Epilogue::kStore, b.qkv, stream);  // (rows, q + k + v)
+  backend_.append_and_attend(rows, b.qkv, b.angles, w.q_norm, w.k_norm, eps, heads, scale, cache,
+                             b.mixed, stream);               // (rows, q)
+  add_projection(b.mixed, w.output, w.mlp_norm, b, stream);  // (rows, hidden)
 
-  backend_.rms_norm(b.hidden, w.mlp_norm, eps, b.normed, stream);              // (rows, hidden)
-  backend_.matmul(b.normed, w.gate_up, Epilogue::kSiluGate, b.gated, stream);  // (rows, mlp)
-  add_projection(b.gated, w.down, b, stream);                                  // (rows, hidden)
+  backend_.matmul_normed(b.normed, w.gate_up, Epilogue::kSiluGate, b.gated, stream);  // (rows, mlp)
+  add_projection(b.gated, w.down, next_norm, b, stream);  // (rows, hidden)
 }
 
-void Transformer::add_projection(TensorView x, const WeightView& weight, const Buffers& b,
-                                 Stream& stream) {
+void Transformer::add_projection(TensorView x, const WeightView& weight,
+                                 const TensorView& next_norm, const Buffers& b, Stream& stream) {
   if (shard_.split != Split::kTensor) {
-    backend_.matmul(x, weight, Epilogue::kAdd, b.hidden, stream);
+    if (next_norm.empty()) {
+      backend_.matmul(x, weight, Epilogue::kAdd, b.hidden, stream);
+    } else {
+      backend_.matmul_add_norm(x, weight, b.hidden, next_norm, b.normed, stream);
+    }
     return;
   }
   backend_.matmul(x, weight, Epilogue::kStore, b.projected, stream);
   communicator_->all_reduce_sum(b.projected, stream);
   backend_.add(b.projected, b.hidden, stream);
+  if (!next_norm.empty()) {
+    backend_.rms_norm(b.hidden, next_norm, b.normed.eps, b.normed.values, stream);
+  }
 }
 
 void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
@@ -170,7 +194,7 @@ void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
 TensorView Transformer::run_head(const Buffers& b, int first_row, Stream& stream) {
   const int64_t count = b.hidden.dim(0) - first_row;
   if (count == 0) return {};
-  const TensorView normed = b.normed.rows(0, count);
+  const TensorView normed = b.normed.values.rows(0, count);
   backend_.rms_norm(b.hidden.rows(first_row, count), weights_.final_norm, config_.rms_norm_eps,
                     normed, stream);
   if (shard_.split != Split::kTensor) {

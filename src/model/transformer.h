@@ -74,7 +74,7 @@ class Transformer final : public LanguageModel {
   /// The work buffers of a pass, cut to its rows.
   struct Buffers {
     TensorView hidden;     ///< (rows, hidden) f32, the residual stream
-    TensorView normed;     ///< (rows, hidden)
+    NormedRows normed;     ///< (rows, hidden); tensor split: always complete
     TensorView qkv;        ///< (rows, (heads + 2 kv_heads) * head_dim)
     TensorView mixed;      ///< (rows, heads * head_dim)
     TensorView gated;      ///< (rows, mlp)
@@ -86,8 +86,13 @@ class Transformer final : public LanguageModel {
   void allocate_buffers();
   Rows share_rows(const Rows& rows, Stream& stream);
   void embed(const Rows& rows, const Buffers& b, Stream& stream);
-  void run_layer(const LayerWeights& w, const Rows& rows, const Buffers& b, Stream& stream);
-  void add_projection(TensorView x, const WeightView& weight, const Buffers& b, Stream& stream);
+  void run_layers(const Rows& rows, const Buffers& b, Stream& stream);
+  /// `normed` is the norm of the hidden states; `next_norm` the weight of the norm behind the
+  /// layer, which is left in b.normed, or empty.
+  void run_layer(const LayerWeights& w, const NormedRows& normed, const TensorView& next_norm,
+                 const Rows& rows, const Buffers& b, Stream& stream);
+  void add_projection(TensorView x, const WeightView& weight, const TensorView& next_norm,
+                      const Buffers& b, Stream& stream);
   TensorView run_head(const Buffers& b, int first_row, Stream& stream);
   void gather_logits(TensorView own, Stream& stream);
 

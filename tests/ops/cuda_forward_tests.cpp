@@ -7,8 +7,11 @@ namespace {
 
 /// One pass of rope_and_append and attention: what comes back, on either backend.
 struct Attended {
-  std::vector<float> q, out;
+  std::vector<float> q, out, keys, values;
 };
+
+/// As the two ops, or as the one that does both.
+enum class Attend { kApart, kTogether };
 
 struct Layout {
   int heads, kv_heads, head_dim;
@@ -16,7 +19,8 @@ struct Layout {
 
 /// Runs `rows` rows of a sequence whose first `cached` positions are already there.
 Attended attend(OpRunner& run, const Layout& l, const std::vector<float>& history, int cached,
-                int rows, const std::vector<float>& norm, const std::vector<int32_t>& sequences) {
+                int rows, const std::vector<float>& norm, const std::vector<int32_t>& sequences,
+                Attend how = Attend::kApart) {
   constexpr int kPageTokens = 32, kMaxPages = 24;
   const int pages = kMaxPages * 2;
   const int64_t width = (l.heads + 2 * l.kv_heads) * l.head_dim;
@@ -66,11 +70,16 @@ Attended attend(OpRunner& run, const Layout& l, const std::vector<float>& histor
         run.activations(std::vector<float>(static_cast<size_t>(count * l.heads * l.head_dim), 9.0f),
                         {count, l.heads * l.head_dim});
     run.backend->rope_angles(r, inv_freq, angles, *run.stream);
-    run.backend->rope_and_append(r, qkv, angles, norm_view, norm_view, 1e-5f, l.heads, cache,
-                                 *run.stream);
     const float scale = 1.0f / std::sqrt(static_cast<float>(l.head_dim));
-    run.backend->attention(r, qkv, l.heads, scale, cache, out, *run.stream);
-    result = {{}, run.fetch(out)};
+    if (how == Attend::kTogether && part == 2) {
+      run.backend->append_and_attend(r, qkv, angles, norm_view, norm_view, 1e-5f, l.heads, scale,
+                                     cache, out, *run.stream);
+    } else {
+      run.backend->rope_and_append(r, qkv, angles, norm_view, norm_view, 1e-5f, l.heads, cache,
+                                   *run.stream);
+      run.backend->attention(r, qkv, l.heads, scale, cache, out, *run.stream);
+    }
+    result = {{}, run.fetch(out), run.fetch(cache.keys), run.fetch(cache.values)};
     const std::vector<float> all = run.fetch(qkv);  // k and v need not come back
     for (int i = 0; i < count; ++i) {
       const auto row = all.begin() + i * width;
@@ -137,6 +146,34 @@ TEST_CASE("CUDA attention agrees with the CPU at every width, prefill too", "[cu
     // bfloat16 roundings: of q, k, v, of the weights and of the result.
     CHECK(relative_error(got.q, wanted.q) < 0x1p-8);
     CHECK(relative_error(got.out, wanted.out) < 4 * 0x1p-8);
+  }
+}
+
+TEST_CASE("CUDA appends and attends in one op as in two", "[cuda]") {
+  if (!has_gpu()) return;
+  const Layout layout =
+      GENERATE(Layout{8, 4, 64}, Layout{8, 2, 128}, Layout{2, 2, 32}, Layout{14, 2, 64},
+               Layout{8, 1, 128}, Layout{4, 2, 96}, Layout{2, 1, 256});
+  const int cached = GENERATE(0, 5, 120, 600);
+  const bool with_norm = cached == 120;
+  CAPTURE(layout.heads, layout.kv_heads, layout.head_dim, cached);
+  OpRunner run(cuda_device());
+  const int64_t width = (layout.heads + 2 * layout.kv_heads) * layout.head_dim;
+  const auto history = random_bf16((1 << 18) + static_cast<size_t>(width), 4);
+  const auto norm =
+      with_norm ? random_bf16(static_cast<size_t>(layout.head_dim), 5) : std::vector<float>{};
+  for (const bool two_sequences : {false, true}) {
+    for (const int rows : {1, 2, 5, 8, 11, 16, 40}) {
+      CAPTURE(rows, two_sequences);
+      std::vector<int32_t> sequences(static_cast<size_t>(rows), 0);
+      for (size_t i = 0; two_sequences && i < sequences.size(); ++i) sequences[i] = i / 3 % 2;
+      const Attended apart = attend(run, layout, history, cached, rows, norm, sequences);
+      const Attended together =
+          attend(run, layout, history, cached, rows, norm, sequences, Attend::kTogether);
+      REQUIRE(together.out == apart.out);
+      REQUIRE(together.keys == apart.keys);
+      REQUIRE(together.values == apart.values);
+    }
   }
 }
 

@@ -110,6 +110,78 @@ TEST_CASE("CUDA matmul agrees with a double precision sum and is width invariant
   }
 }
 
+TEST_CASE("CUDA carries an RMS norm from one matmul to the next", "[cuda]") {
+  if (!has_gpu()) return;
+  const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,
+                                       WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
+  const int64_t hidden = GENERATE(int64_t{320}, int64_t{2048}, int64_t{100});
+  const int64_t inner = 192, outputs = 176;
+  const bool paired = hidden == 320;
+  CAPTURE(name_of(format), hidden);
+  OpRunner run(cuda_device());
+  const auto weight_of = [&](const Case& c, uint32_t seed, std::vector<float>& bias) {
+    std::vector<std::vector<float>> weights;
+    int64_t rows = 0;
+    for (const int64_t segment : c.segments) {
+      weights.push_back(random_bf16(static_cast<size_t>(segment * c.cols), seed++, 0.25f));
+      rows += segment;
+    }
+    if (c.bias) bias = random_bf16(static_cast<size_t>(rows), seed);
+    return load(run, c, format, weights, bias);
+  };
+  std::vector<float> bias_down, bias_next;
+  const WeightView down = weight_of({{hidden}, inner, false, true}, 1, bias_down);
+  const Case after = paired ? Case{{outputs, outputs}, hidden, true, true}
+                            : Case{{outputs, 33}, hidden, false, true};
+  const WeightView next = weight_of(after, 5, bias_next);
+  const Epilogue epilogue = paired ? Epilogue::kSiluGate : Epilogue::kStore;
+  const int64_t columns = paired ? outputs : outputs + 33;
+  constexpr int kMostRows = 20;
+  const auto x = random_bf16(static_cast<size_t>(kMostRows * inner), 11);
+  const auto before = random_bf16(static_cast<size_t>(kMostRows * hidden), 12, 8.0f);
+  const TensorView norm_weight = run.floats(random_bf16(static_cast<size_t>(hidden), 13), {hidden});
+  std::vector<float> widest, widest_sum;
+  for (const int rows : {16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, kMostRows}) {
+    CAPTURE(rows);
+    const TensorView in = run.activations({x.begin(), x.begin() + rows * inner}, {rows, inner});
+    const std::vector<float> start(before.begin(), before.begin() + rows * hidden);
+    const auto blank = [&](int64_t cols, DType dtype) {
+      return run.floats(std::vector<float>(static_cast<size_t>(rows * cols), 9.0f), {rows, cols},
+                        dtype);
+    };
+    const DType activation = run.backend->activation_dtype();
+    const NormedRows normed{blank(hidden, activation),
+                            blank(NormedRows::parts(hidden), DType::kF32), 1e-5f};
+    const TensorView sum = run.floats(start, {rows, hidden});
+    const TensorView out = blank(columns, DType::kF32);
+    run.backend->matmul_add_norm(in, down, sum, norm_weight, normed, *run.stream);
+    run.backend->matmul_normed(normed, next, epilogue, out, *run.stream);
+
+    const TensorView apart_sum = run.floats(start, {rows, hidden});
+    const TensorView apart_normed = blank(hidden, activation), apart = blank(columns, DType::kF32);
+    run.backend->matmul(in, down, Epilogue::kAdd, apart_sum, *run.stream);
+    run.backend->rms_norm(apart_sum, norm_weight, 1e-5f, apart_normed, *run.stream);
+    run.backend->matmul(apart_normed, next, epilogue, apart, *run.stream);
+
+    const std::vector<float> got = run.fetch(out), got_sum = run.fetch(sum);
+    REQUIRE(got_sum == run.fetch(apart_sum));
+    if (rows == 16) widest = got, widest_sum = got_sum;
+    if (rows < 16) {
+      REQUIRE(std::memcmp(got.data(), widest.data(), got.size() * sizeof(float)) == 0);
+    }
+    // One rounding to bfloat16 of every input of the second product, at another scale.
+    const std::vector<float> wanted = run.fetch(apart);
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      const double d = static_cast<double>(got[i]) - static_cast<double>(wanted[i]);
+      difference += d * d;
+      size += static_cast<double>(wanted[i]) * static_cast<double>(wanted[i]);
+    }
+    CHECK(std::sqrt(difference / size) < 2 * kBf16Epsilon);
+    CHECK(std::isfinite(difference));
+  }
+}
+
 TEST_CASE("CUDA embedding reads the packed table of every format", "[cuda]") {
   if (!has_gpu()) return;
   const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,

@@ -51,6 +51,14 @@ class ForwardingBackend : public Backend {
               Stream& stream) override {
     inner_->matmul(x, weight, epilogue, out, stream);
   }
+  void matmul_add_norm(TensorView x, const WeightView& weight, TensorView hidden,
+                       TensorView norm_weight, const NormedRows& normed, Stream& stream) override {
+    inner_->matmul_add_norm(x, weight, hidden, norm_weight, normed, stream);
+  }
+  void matmul_normed(const NormedRows& x, const WeightView& weight, Epilogue epilogue,
+                     TensorView out, Stream& stream) override {
+    inner_->matmul_normed(x, weight, epilogue, out, stream);
+  }
   void rope_angles(const Rows& rows, TensorView inv_freq, TensorView angles,
                    Stream& stream) override {
     inner_->rope_angles(rows, inv_freq, angles, stream);
@@ -63,6 +71,12 @@ class ForwardingBackend : public Backend {
   void attention(const Rows& rows, TensorView qkv, int heads, float scale, const KvLayerView& cache,
                  TensorView out, Stream& stream) override {
     inner_->attention(rows, qkv, heads, scale, cache, out, stream);
+  }
+  void append_and_attend(const Rows& rows, TensorView qkv, TensorView angles, TensorView q_norm,
+                         TensorView k_norm, float eps, int heads, float scale,
+                         const KvLayerView& cache, TensorView out, Stream& stream) override {
+    inner_->append_and_attend(rows, qkv, angles, q_norm, k_norm, eps, heads, scale, cache, out,
+                              stream);
   }
   void add(TensorView x, TensorView out, Stream& stream) override { inner_->add(x, out, stream); }
   void round_rows(const RoundView& round, int first, int cache_sequence, const Rows& rows,

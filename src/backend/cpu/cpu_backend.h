@@ -54,6 +54,10 @@ class CpuBackend final : public Backend {
                 Stream& stream) override;
   void matmul(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
               Stream& stream) override;
+  void matmul_add_norm(TensorView x, const WeightView& weight, TensorView hidden,
+                       TensorView norm_weight, const NormedRows& normed, Stream& stream) override;
+  void matmul_normed(const NormedRows& x, const WeightView& weight, Epilogue epilogue,
+                     TensorView out, Stream& stream) override;
   void rope_angles(const Rows& rows, TensorView inv_freq, TensorView angles,
                    Stream& stream) override;
   void rope_and_append(const Rows& rows, TensorView qkv, TensorView angles, TensorView q_norm,
@@ -61,6 +65,9 @@ class CpuBackend final : public Backend {
                        Stream& stream) override;
   void attention(const Rows& rows, TensorView qkv, int heads, float scale, const KvLayerView& cache,
                  TensorView out, Stream& stream) override;
+  void append_and_attend(const Rows& rows, TensorView qkv, TensorView angles, TensorView q_norm,
+                         TensorView k_norm, float eps, int heads, float scale,
+                         const KvLayerView& cache, TensorView out, Stream& stream) override;
   void add(TensorView x, TensorView out, Stream& stream) override;
 
   // The round (round_*.cpp)

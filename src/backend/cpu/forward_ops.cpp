@@ -105,6 +105,17 @@ void CpuBackend::matmul(TensorView x, const WeightView& weight, Epilogue epilogu
   }
 }
 
+void CpuBackend::matmul_add_norm(TensorView x, const WeightView& weight, TensorView hidden,
+                                 TensorView norm_weight, const NormedRows& normed, Stream& stream) {
+  matmul(x, weight, Epilogue::kAdd, hidden, stream);
+  rms_norm(hidden, norm_weight, normed.eps, normed.values, stream);
+}
+
+void CpuBackend::matmul_normed(const NormedRows& x, const WeightView& weight, Epilogue epilogue,
+                               TensorView out, Stream& stream) {
+  matmul(x.values, weight, epilogue, out, stream);
+}
+
 void CpuBackend::rope_angles(const Rows& rows, TensorView inv_freq, TensorView angles, Stream&) {
   const int64_t half = inv_freq.count();
   check_vector(inv_freq, half, "rope_angles: inv_freq");
@@ -167,6 +178,14 @@ void CpuBackend::rope_and_append(const Rows& rows, TensorView qkv, TensorView an
   } else {
     pool_.run([&](int worker) { take_heads(worker, pool_.size()); });
   }
+}
+
+void CpuBackend::append_and_attend(const Rows& rows, TensorView qkv, TensorView angles,
+                                   TensorView q_norm, TensorView k_norm, float eps, int heads,
+                                   float scale, const KvLayerView& cache, TensorView out,
+                                   Stream& stream) {
+  rope_and_append(rows, qkv, angles, q_norm, k_norm, eps, heads, cache, stream);
+  attention(rows, qkv, heads, scale, cache, out, stream);
 }
 
 void CpuBackend::add(TensorView x, TensorView out, Stream&) {

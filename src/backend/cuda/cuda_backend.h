@@ -45,6 +45,10 @@ class CudaBackend final : public Backend {
                 Stream& stream) override;
   void matmul(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
               Stream& stream) override;
+  void matmul_add_norm(TensorView x, const WeightView& weight, TensorView hidden,
+                       TensorView norm_weight, const NormedRows& normed, Stream& stream) override;
+  void matmul_normed(const NormedRows& x, const WeightView& weight, Epilogue epilogue,
+                     TensorView out, Stream& stream) override;
   void rope_angles(const Rows& rows, TensorView inv_freq, TensorView angles,
                    Stream& stream) override;
   void rope_and_append(const Rows& rows, TensorView qkv, TensorView angles, TensorView q_norm,
@@ -52,6 +56,9 @@ class CudaBackend final : public Backend {
                        Stream& stream) override;
   void attention(const Rows& rows, TensorView qkv, int heads, float scale, const KvLayerView& cache,
                  TensorView out, Stream& stream) override;
+  void append_and_attend(const Rows& rows, TensorView qkv, TensorView angles, TensorView q_norm,
+                         TensorView k_norm, float eps, int heads, float scale,
+                         const KvLayerView& cache, TensorView out, Stream& stream) override;
   void add(TensorView x, TensorView out, Stream& stream) override;
 
   // The round (cuda_round.cpp)
@@ -77,6 +84,11 @@ class CudaBackend final : public Backend {
   /// Makes this device the calling thread's, and says how the next kernel of `stream` is launched.
   kernels::Launch launch(Stream& stream);
   void use_device() const;
+  /// Multiplies run by run of equal formats; `args` says what `matmul` has no word for.
+  void multiply(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
+                kernels::MatmulArgs args, Stream& stream);
+  void attend(const Rows& rows, TensorView qkv, int heads, float scale, const KvLayerView& cache,
+              TensorView out, kernels::AttentionArgs args, Stream& stream);
   void check(cudaError_t status, const char* call) const;
 
   DeviceId device_;

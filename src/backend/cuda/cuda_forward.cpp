@@ -104,6 +104,48 @@ void CudaBackend::rms_norm(TensorView x, TensorView weight, float eps, TensorVie
 
 void CudaBackend::matmul(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
                          Stream& stream) {
+  multiply(x, weight, epilogue, out, {}, stream);
+}
+
+void CudaBackend::matmul_add_norm(TensorView x, const WeightView& weight, TensorView hidden,
+                                  TensorView norm_weight, const NormedRows& normed,
+                                  Stream& stream) {
+  const int64_t rows = x.dim(0);
+  if (rows > kernels::kMaxDecodeRows) {
+    multiply(x, weight, Epilogue::kAdd, hidden, {}, stream);
+    rms_norm(hidden, norm_weight, normed.eps, normed.values, stream);
+    return;
+  }
+  if (weight.paired || weight.segment_count != 1) {
+    throw ShapeError("matmul_add_norm: the weight must have one segment");
+  }
+  static_assert(NormedRows::kPart == kernels::kPanelOutputs);
+  check_vector(norm_weight, weight.rows, "matmul_add_norm: norm_weight");
+  check_activations(normed.values, rows, weight.rows, "matmul_add_norm: normed");
+  element_of(normed.squares, rows, NormedRows::parts(weight.rows), false,
+             "matmul_add_norm: squares");
+  kernels::MatmulArgs args;
+  args.epilogue = kernels::MatmulEpilogue::kAddNorm;
+  args.norm_weight = norm_weight.as<float>();
+  args.normed = normed.values.data();
+  args.squares_out = normed.squares.as<float>();
+  multiply(x, weight, Epilogue::kAdd, hidden, args, stream);
+}
+
+void CudaBackend::matmul_normed(const NormedRows& x, const WeightView& weight, Epilogue epilogue,
+                                TensorView out, Stream& stream) {
+  kernels::MatmulArgs args;
+  const int64_t rows = x.values.dim(0);
+  if (rows <= kernels::kMaxDecodeRows && !x.squares.empty()) {
+    element_of(x.squares, rows, NormedRows::parts(weight.cols), false, "matmul_normed: squares");
+    args.squares = x.squares.as<float>();
+    args.eps = x.eps;
+  }
+  multiply(x.values, weight, epilogue, out, args, stream);
+}
+
+void CudaBackend::multiply(TensorView x, const WeightView& weight, Epilogue epilogue,
+                           TensorView out, kernels::MatmulArgs args, Stream& stream) {
   const bool gate = epilogue == Epilogue::kSiluGate;
   if (gate && !weight.paired) {
     throw ShapeError("matmul: the gate epilogue needs a paired weight");
@@ -113,16 +155,17 @@ void CudaBackend::matmul(TensorView x, const WeightView& weight, Epilogue epilog
   }
   const int64_t rows = x.dim(0);
   const int64_t out_cols = gate ? weight.rows / 2 : weight.rows;
-  kernels::MatmulArgs args;
   args.x = x.data();
   args.x_type = element_of(x, rows, weight.cols, true, "matmul: x");
   args.rows = static_cast<int>(rows);
   args.cols = weight.cols;
   args.bias = weight.bias;
   args.bias_up = out_cols;
-  args.epilogue = epilogue == Epilogue::kAdd ? kernels::MatmulEpilogue::kAdd
-                  : gate                     ? kernels::MatmulEpilogue::kSiluGate
-                                             : kernels::MatmulEpilogue::kStore;
+  if (args.epilogue != kernels::MatmulEpilogue::kAddNorm) {
+    args.epilogue = epilogue == Epilogue::kAdd ? kernels::MatmulEpilogue::kAdd
+                    : gate                     ? kernels::MatmulEpilogue::kSiluGate
+                                               : kernels::MatmulEpilogue::kStore;
+  }
   args.out = out.data();
   args.out_type = element_of(out, rows, out_cols, epilogue != Epilogue::kAdd, "matmul: out");
   args.out_stride = out_cols;
@@ -191,7 +234,32 @@ void CudaBackend::rope_and_append(const Rows& rows, TensorView qkv, TensorView a
 
 void CudaBackend::attention(const Rows& rows, TensorView qkv, int heads, float scale,
                             const KvLayerView& cache, TensorView out, Stream& stream) {
+  attend(rows, qkv, heads, scale, cache, out, {}, stream);
+}
+
+void CudaBackend::append_and_attend(const Rows& rows, TensorView qkv, TensorView angles,
+                                    TensorView q_norm, TensorView k_norm, float eps, int heads,
+                                    float scale, const KvLayerView& cache, TensorView out,
+                                    Stream& stream) {
+  if (rows.count > kernels::kMaxDecodeRows) {
+    rope_and_append(rows, qkv, angles, q_norm, k_norm, eps, heads, cache, stream);
+    attention(rows, qkv, heads, scale, cache, out, stream);
+    return;
+  }
+  element_of(angles, rows.count, cache.head_dim, false, "append_and_attend: angles");
+  if (!q_norm.empty()) check_vector(q_norm, cache.head_dim, "append_and_attend: q_norm");
+  if (!k_norm.empty()) check_vector(k_norm, cache.head_dim, "append_and_attend: k_norm");
   kernels::AttentionArgs args;
+  args.angles = angles.as<float>();
+  args.q_norm = q_norm.as<float>();
+  args.k_norm = k_norm.as<float>();
+  args.eps = eps;
+  attend(rows, qkv, heads, scale, cache, out, args, stream);
+}
+
+void CudaBackend::attend(const Rows& rows, TensorView qkv, int heads, float scale,
+                         const KvLayerView& cache, TensorView out, kernels::AttentionArgs args,
+                         Stream& stream) {
   args.cache = cache_args(cache, "attention");
   const int64_t width = (heads + 2 * int64_t{cache.kv_heads}) * cache.head_dim;
   check_activations(qkv, rows.count, width, "attention: qkv");
@@ -212,10 +280,12 @@ void CudaBackend::attention(const Rows& rows, TensorView qkv, int heads, float s
     check(kernels::attention_prefill(args, launch(stream)), "attention");
     return;
   }
+  auto& target = static_cast<CudaStream&>(stream);
   const auto floats = static_cast<size_t>(
       kernels::attention_partial_floats(kernels::kMaxDecodeRows, heads, args.cache));
-  args.partials = static_cast<float*>(
-      static_cast<CudaStream&>(stream).scratch(Scratch::kAttention, floats * sizeof(float)));
+  args.partials = static_cast<float*>(target.scratch(Scratch::kAttention, floats * sizeof(float)));
+  args.arrivals = static_cast<int*>(
+      target.scratch(Scratch::kArrivals, static_cast<size_t>(heads) * sizeof(int)));
   check(kernels::attention_decode(args, launch(stream)), "attention");
 }
 
