@@ -110,11 +110,11 @@ TEST_CASE("CUDA matmul agrees with a double precision sum and is width invariant
   }
 }
 
-TEST_CASE("CUDA carries an RMS norm from one matmul to the next", "[cuda]") {
-  if (!has_gpu()) return;
-  const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,
-                                       WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
-  const int64_t hidden = GENERATE(int64_t{320}, int64_t{2048}, int64_t{100});
+namespace {
+
+/// A norm carried from one matmul to the next, against the same three ops apart. `widths` begins
+/// with 16, which the narrower ones must equal bit for bit.
+void check_carried_norm(WeightFormat format, int64_t hidden, const std::vector<int>& widths) {
   const int64_t inner = 192, outputs = 176;
   const bool paired = hidden == 320;
   CAPTURE(name_of(format), hidden);
@@ -141,7 +141,7 @@ TEST_CASE("CUDA carries an RMS norm from one matmul to the next", "[cuda]") {
   const auto before = random_bf16(static_cast<size_t>(kMostRows * hidden), 12, 8.0f);
   const TensorView norm_weight = run.floats(random_bf16(static_cast<size_t>(hidden), 13), {hidden});
   std::vector<float> widest, widest_sum;
-  for (const int rows : {16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, kMostRows}) {
+  for (const int rows : widths) {
     CAPTURE(rows);
     const TensorView in = run.activations({x.begin(), x.begin() + rows * inner}, {rows, inner});
     const std::vector<float> start(before.begin(), before.begin() + rows * hidden);
@@ -180,6 +180,26 @@ TEST_CASE("CUDA carries an RMS norm from one matmul to the next", "[cuda]") {
     CHECK(std::sqrt(difference / size) < 2 * kBf16Epsilon);
     CHECK(std::isfinite(difference));
   }
+}
+
+}  // namespace
+
+TEST_CASE("CUDA carries an RMS norm from one matmul to the next", "[cuda]") {
+  if (!has_gpu()) return;
+  const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,
+                                       WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
+  const int64_t hidden = GENERATE(int64_t{320}, int64_t{2048}, int64_t{100});
+  check_carried_norm(format, hidden, {16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20});
+}
+
+// Few enough launches for compute-sanitizer's racecheck: every format and epilogue once at each
+// kind of width.
+TEST_CASE("CUDA matmuls of small shapes", "[cuda][sanitize]") {
+  if (!has_gpu()) return;
+  const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,
+                                       WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
+  const int64_t hidden = GENERATE(int64_t{320}, int64_t{100});
+  check_carried_norm(format, hidden, {16, 1, 20});
 }
 
 TEST_CASE("CUDA embedding reads the packed table of every format", "[cuda]") {
