@@ -57,6 +57,10 @@ class Benchmark {
     if (options_.out) {
       journal_.emplace(*options_.out, options_.settings_json(pairs_, datasets));
     }
+    // Not before: what is refused says so in one line.
+    for (const bench::Dataset& dataset : datasets) {
+      for (const std::string& line : dataset.skipped) print_warning(line + "; skipped");
+    }
     const InterruptWatch watch([this] { interrupt(); });
     for (size_t pair = 0; pair < pairs_.size() && !interrupted_; ++pair) measure(pair);
     return finish();
@@ -68,7 +72,6 @@ class Benchmark {
 
   void take_prompts(const std::vector<bench::Dataset>& datasets) {
     for (const bench::Dataset& dataset : datasets) {
-      for (const std::string& line : dataset.skipped) print_warning(line + "; skipped");
       report_.datasets.push_back({dataset.name, dataset.format,
                                   static_cast<int>(dataset.prompts.size()),
                                   static_cast<int>(dataset.skipped.size())});

@@ -97,13 +97,18 @@ TEST_CASE("Settings that cannot be measured end bench with one line") {
 TEST_CASE("bench reports what it measured, and goes on where it stopped") {
   const TemporaryFolder folder;
   const std::string data = written(folder, "data.jsonl", std::string(kPrompts) + "{\n");
+  // With a fixed table "auto" chooses alike in every run.
+  const std::string costs =
+      written(folder, "costs.json",
+              "{\"verify_seconds\": [1, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4], "
+              "\"draft_first_seconds\": 0.12, \"draft_step_seconds\": 0.1}");
   const auto command = [&](const std::string& out, const std::string& lengths) {
-    return bench_demo({"--dataset", data, "--skip-bad", "--max-tokens", "24", "--temperature",
-                       "0,0.8", "--rejection-sample-method", "block,coupled",
-                       "--num-speculative-tokens", lengths, "--out", (folder.path() / out).string(),
-                       "--json"});
+    return bench_demo({"--dataset", data, "--skip-bad", "--max-tokens", "24", "--ignore-eos",
+                       "--cost-table", costs, "--temperature", "0,0.8", "--rejection-sample-method",
+                       "block,coupled", "--num-speculative-tokens", lengths, "--out",
+                       (folder.path() / out).string(), "--json"});
   };
-  const ProcessResult first = run_tandem(command("a", "0,2,4"));
+  const ProcessResult first = run_tandem(command("a", "0,2,4,auto"));
   INFO("stderr: " << first.err);
   REQUIRE(first.exit_code == 0);
   CHECK_THAT(first.err, ContainsText("data.jsonl:4: no valid JSON; skipped"));
@@ -114,7 +119,7 @@ TEST_CASE("bench reports what it measured, and goes on where it stopped") {
   CHECK(schema_violations(schema, report) == std::vector<std::string>{});
 
   const json& pair = report["pairs"].at(0);
-  REQUIRE(pair["settings"].size() == 2 + 2 + 4);  // plain twice, greedy, two rules
+  REQUIRE(pair["settings"].size() == 2 + 3 + 6);  // plain twice, greedy, two rules
   for (const json& setting : pair["settings"]) {
     INFO(setting["label"]);
     const json& all = setting["all"];
@@ -127,6 +132,16 @@ TEST_CASE("bench reports what it measured, and goes on where it stopped") {
     CHECK(all["expected_acceptance"].is_object() == has_probabilities);
   }
   CHECK(pair["settings"][0]["all"]["ratio_to_plain"]["value"] == 1.0);
+  CHECK(pair["cost_table"]["verify_seconds"].size() == 9);
+  REQUIRE(pair["what_if"].size() == 3);
+  const json& what_if = pair["what_if"][0];
+  CHECK(what_if["rows"].size() == 8);
+  CHECK(what_if["rows"][0]["measured_ratio_to_plain"].is_null());
+  CHECK(what_if["rows"][1]["measured_ratio_to_plain"].is_object());
+  const json& predicted = what_if["rows"][3]["predicted_ratio_to_plain"];
+  CHECK(predicted["fp8 draft"] > predicted["as measured"]);
+  CHECK(predicted["int4 draft"] > predicted["fp8 draft"]);
+  CHECK(predicted["draft on its own device"] > predicted["int4 draft"]);
 
   const std::string html = read(folder.path() / "a/report.html");
   CHECK_THAT(html, ContainsText("<svg") && ContainsText("Acceptance by position") &&
@@ -135,14 +150,14 @@ TEST_CASE("bench reports what it measured, and goes on where it stopped") {
 
   // Every line is there: nothing is measured again, and the counts are the same.
   const std::string journal = read(folder.path() / "a/journal.jsonl");
-  const ProcessResult again = run_tandem(command("a", "0,2,4"));
+  const ProcessResult again = run_tandem(command("a", "0,2,4,auto"));
   REQUIRE(again.exit_code == 0);
   CHECK(read(folder.path() / "a/journal.jsonl") == journal);
   CHECK(counts_of(json::parse(again.out)) == counts_of(report));
 
   // A run that was killed in the middle of a line goes on.
   fs::resize_file(folder.path() / "a/journal.jsonl", journal.size() * 2 / 3);
-  const ProcessResult resumed = run_tandem(command("a", "0,2,4"));
+  const ProcessResult resumed = run_tandem(command("a", "0,2,4,auto"));
   REQUIRE(resumed.exit_code == 0);
   CHECK(counts_of(json::parse(resumed.out)) == counts_of(report));
 
@@ -150,7 +165,7 @@ TEST_CASE("bench reports what it measured, and goes on where it stopped") {
   written(folder, "a/journal.jsonl", "{}\n");
   CHECK_THAT(refusal(command("a", "2")), ContainsText("journal.jsonl:1: no line of a benchmark"));
 
-  const ProcessResult other = run_tandem(command("b", "0,2,4"));
+  const ProcessResult other = run_tandem(command("b", "0,2,4,auto"));
   REQUIRE(other.exit_code == 0);
   CHECK(counts_of(json::parse(other.out)) == counts_of(report));
 }

@@ -53,7 +53,8 @@ TEST_CASE("The line of a piece of work says how much is done and how long it wil
   CHECK_THAT(line, ContainsText("demo, K=4") && ContainsText("12 of 320, 2 min 34 s left"));
   // What a resumed run found done says nothing of the speed.
   CHECK_THAT(work_line({"demo", 300, 320, 10.0, 10}, 80), ContainsText("300 of 320, 20 s left"));
-  CHECK_THAT(work_line({"demo", 12, 320, 0.0, 0}, 80), ContainsText("12 of 320") && !ContainsText("left"));
+  CHECK_THAT(work_line({"demo", 12, 320, 0.0, 0}, 80),
+             ContainsText("12 of 320") && !ContainsText("left"));
   CHECK(work_line({"demo", 12, 320, 6.0, 12}, 10) == "demo  12 o");
   CHECK(duration_text(44.1) == "45 s");
   CHECK(duration_text(125) == "2 min 5 s");

@@ -178,9 +178,9 @@ TEST_CASE("Every format of a data set is recognised", "[bench]") {
   CHECK(human == "humaneval");
   CHECK(human_prompt.id == "HumanEval/0");
   CHECK(one(R"({"question": "How many?", "answer": "2"})").first == "gsm8k");
-  const auto [share, share_prompt] = one(
-      R"({"id": "x", "conversations": [{"from": "human", "value": "1"}, )"
-      R"({"from": "gpt", "value": "2"}, {"from": "human", "value": "3"}]})");
+  const auto [share, share_prompt] =
+      one(R"({"id": "x", "conversations": [{"from": "human", "value": "1"}, )"
+          R"({"from": "gpt", "value": "2"}, {"from": "human", "value": "3"}]})");
   CHECK(share == "sharegpt");
   CHECK(share_prompt.turns == std::vector<std::string>{"1", "3"});
   CHECK(one(R"({"prompt": "x", "category": "c"})").second.category == "c");
