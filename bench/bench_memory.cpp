@@ -93,7 +93,8 @@ int measure(const std::string& config, const Observer& observer) {
     }
     std::printf("%-44s planned %10.1f MiB  used %10.1f MiB  difference %+.2f %%\n", config.c_str(),
                 planned / kMiB, used / kMiB, 100 * (used - planned) / planned);
-    for (const tandem::MemoryUse& use : engine->memory()) {
+    const tandem::EngineStats stats = engine->stats();
+    for (const tandem::MemoryUse& use : stats.memory) {
       std::printf("  %-8s %-8s %-14s %12.2f MiB planned %12.2f MiB taken\n", use.device.c_str(),
                   use.model.c_str(), std::string(tandem::name_of(use.purpose)).c_str(),
                   static_cast<double>(use.planned_bytes) / kMiB,

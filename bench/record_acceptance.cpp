@@ -95,16 +95,16 @@ std::string trace_of_ngrams(tandem::Backend& backend, const tandem::Config& conf
   tandem::NgramDrafter drafter(backend, speculation.prompt_lookup_min,
                                speculation.prompt_lookup_max,
                                static_cast<int>(text.prompt.size() + text.tokens.size()));
-  drafter.start(text.prompt, {}, *stream);
   std::vector<int32_t> drafts(kMost);
   tandem::RoundView round;
   round.drafts = drafts.data();
+  drafter.start(round, text.prompt, {}, *stream);
   std::string trace;
   for (size_t i = 0; i < text.tokens.size(); ++i) {
     if (drafter.capacity(0, kMost) == 0) {
       trace += '.';
     } else {
-      drafter.draft(round, {0, kMost, 0}, *stream);
+      drafter.draft(round, {0, 0, kMost, 0}, *stream);
       stream->synchronize();
       int stood = 0;
       while (stood < kMost && i + static_cast<size_t>(stood) < text.tokens.size() &&

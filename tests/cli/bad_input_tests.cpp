@@ -278,7 +278,7 @@ TEST_CASE("Command lines with mistakes") {
   CHECK_THAT(refusal({"generat"}), ContainsText("'generate'"));
   CHECK_THAT(refusal({"gen"}), ContainsText("the nearest known one is 'generate'"));
   CHECK_THAT(refusal({"run"}),
-             ContainsText("the known ones are ") && ContainsText("plan, devices"));
+             ContainsText("the known ones are ") && ContainsText("plan, bench, devices"));
   CHECK_THAT(refusal({"generate", "--foo"}),
              ContainsText("--foo") && ContainsText("tandem generate --help"));
   CHECK_THAT(refusal({"generate"}), ContainsText("no model is given"));
