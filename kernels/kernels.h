@@ -132,13 +132,7 @@ struct AttentionArgs {
   const void* qkv = nullptr;
   void* out = nullptr;  ///< (rows, heads * head_dim) bfloat16
   CacheArgs cache;
-  // Decode only.
-  const float* angles = nullptr;  ///< (rows, head_dim): rotate q and k and append k and v first
-  const float* q_norm = nullptr;  ///< null: none
-  const float* k_norm = nullptr;
-  float eps = 0;
-  float* partials = nullptr;  ///< attention_partial_floats(...)
-  int* arrivals = nullptr;    ///< one for each head, all 0; left as 0
+  float* partials = nullptr;  ///< attention_partial_floats(...), decode only
 };
 /// Head sizes that the attention kernels take: 32, 64, 96, 128, 256.
 int64_t attention_partial_floats(int rows, int heads, const CacheArgs& cache);

@@ -99,8 +99,6 @@ class CudaBackend final : public Backend {
   /// Multiplies run by run of equal formats; `args` says what `matmul` has no word for.
   void multiply(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
                 kernels::MatmulArgs args, Stream& stream);
-  void attend(const Rows& rows, TensorView qkv, int heads, float scale, const KvLayerView& cache,
-              TensorView out, kernels::AttentionArgs args, Stream& stream);
   void check(cudaError_t status, const char* call) const;
 
   DeviceId device_;

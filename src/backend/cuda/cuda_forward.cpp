@@ -235,34 +235,17 @@ void CudaBackend::rope_and_append(const Rows& rows, TensorView qkv, TensorView a
   check(kernels::rope_and_append(args, launch(stream)), "rope_and_append");
 }
 
-void CudaBackend::attention(const Rows& rows, TensorView qkv, int heads, float scale,
-                            const KvLayerView& cache, TensorView out, Stream& stream) {
-  attend(rows, qkv, heads, scale, cache, out, {}, stream);
-}
-
 void CudaBackend::append_and_attend(const Rows& rows, TensorView qkv, TensorView angles,
                                     TensorView q_norm, TensorView k_norm, float eps, int heads,
                                     float scale, const KvLayerView& cache, TensorView out,
                                     Stream& stream) {
-  if (rows.count > kernels::kMaxDecodeRows) {
-    rope_and_append(rows, qkv, angles, q_norm, k_norm, eps, heads, cache, stream);
-    attention(rows, qkv, heads, scale, cache, out, stream);
-    return;
-  }
-  element_of(angles, rows.count, cache.head_dim, false, "append_and_attend: angles");
-  if (!q_norm.empty()) check_vector(q_norm, cache.head_dim, "append_and_attend: q_norm");
-  if (!k_norm.empty()) check_vector(k_norm, cache.head_dim, "append_and_attend: k_norm");
-  kernels::AttentionArgs args;
-  args.angles = angles.as<float>();
-  args.q_norm = q_norm.as<float>();
-  args.k_norm = k_norm.as<float>();
-  args.eps = eps;
-  attend(rows, qkv, heads, scale, cache, out, args, stream);
+  rope_and_append(rows, qkv, angles, q_norm, k_norm, eps, heads, cache, stream);
+  attention(rows, qkv, heads, scale, cache, out, stream);
 }
 
-void CudaBackend::attend(const Rows& rows, TensorView qkv, int heads, float scale,
-                         const KvLayerView& cache, TensorView out, kernels::AttentionArgs args,
-                         Stream& stream) {
+void CudaBackend::attention(const Rows& rows, TensorView qkv, int heads, float scale,
+                            const KvLayerView& cache, TensorView out, Stream& stream) {
+  kernels::AttentionArgs args;
   args.cache = cache_args(cache, "attention");
   const int64_t width = (heads + 2 * int64_t{cache.kv_heads}) * cache.head_dim;
   check_activations(qkv, rows.count, width, "attention: qkv");
@@ -287,8 +270,6 @@ void CudaBackend::attend(const Rows& rows, TensorView qkv, int heads, float scal
   const auto floats = static_cast<size_t>(
       kernels::attention_partial_floats(kernels::kMaxDecodeRows, heads, args.cache));
   args.partials = static_cast<float*>(target.scratch(Scratch::kAttention, floats * sizeof(float)));
-  args.arrivals = static_cast<int*>(
-      target.scratch(Scratch::kArrivals, static_cast<size_t>(heads) * sizeof(int)));
   check(kernels::attention_decode(args, launch(stream)), "attention");
 }
 

@@ -34,7 +34,7 @@ class CudaEvent final : public Event {
 };
 
 /// Scratch memory that a stream's ops share by purpose; two ops of one stream never overlap.
-enum class Scratch : uint8_t { kAttention, kArrivals, kRound, kCount };
+enum class Scratch : uint8_t { kAttention, kRound, kCount };
 
 class CudaStream final : public Stream {
  public:
