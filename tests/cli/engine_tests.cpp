@@ -389,7 +389,7 @@ TEST_CASE("Beyond the draft's context decoding goes on plainly") {
   CHECK_THAT(engine->info().warnings.front(), ContainsText("48") && ContainsText("2048"));
   SamplingParams params = greedy(100);
   params.ignore_eos = true;
-  const Completion completion = generate(*engine, params);
+  const Completion completion = generate(*engine, params, 4);
   CHECK(completion.token_ids == generate(demo_engine(), params, 0).token_ids);
   CHECK(completion.stats.num_drafts > 0);
   CHECK(completion.stats.num_rounds > completion.stats.num_drafts + 40);
