@@ -71,6 +71,12 @@ struct Request {
   /// Fill `Stats::expected_acceptance_per_position`, where the rule has probabilities; costs a read
   /// of them each round.
   bool measure_expected_acceptance = false;
+  /// Not empty: acceptance is made up, to time a pair whose acceptance is not to be had. [i] is the
+  /// share of drafting rounds in which drafts 0 … i all stand (never rising; behind the end none
+  /// does); `acceptance_rates_of_length` gives them for a mean. Both models do all their work, but
+  /// the text means nothing: it has no end of its own (`ignore_eos` holds), and log-probabilities,
+  /// stop strings and expected acceptance are refused beside it. Decided by the seed.
+  std::vector<double> synthetic_acceptance_rates;
   OnText on_text;  ///< called on the engine's thread; must not call or own the engine
 };
 

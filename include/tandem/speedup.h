@@ -58,6 +58,11 @@ CostTable with_hidden_draft(const CostTable& costs);
 ///        before it did; beyond its end the last one holds
 double expected_round_tokens(std::span<const double> conditional, int num_drafts);
 
+/// The unconditional acceptance by position whose mean acceptance length is `length` and which
+/// varies least about it: position i stands in every round, in a share of them, or in none.
+/// @pre length >= 1
+std::vector<double> acceptance_rates_of_length(double length);
+
 /// The expected share of plain decoding's speed, E(K) / T(K) with T in plain steps (Leviathan et
 /// al. 2022, theorem 3.8, where v(K) = 1).
 double predicted_speedup(const CostTable& costs, std::span<const double> conditional,

@@ -12,6 +12,7 @@
 #include "cli/generate_output.h"
 #include "cli/interrupt.h"
 #include "cli/progress_bar.h"
+#include "engine/synthetic_check.h"
 #include "tandem/engine.h"
 
 namespace tandem::cli {
@@ -29,6 +30,7 @@ class Generation {
     request_.prompt = options_.read_prompt();
     request_.params = config.sampling;
     request_.n = options_.n;
+    take_synthetic(config);
     check_output();
     load(config);
     if (options_.baseline) decode_plainly();
@@ -39,6 +41,18 @@ class Generation {
   }
 
  private:
+  /// Before anything slow, as far as the configuration tells.
+  void take_synthetic(const Config& config) {
+    request_.synthetic_acceptance_rates = options_.synthetic.rates();
+    const Config::Speculation& speculation = config.speculation;
+    check_synthetic_acceptance(
+        request_, speculation.method,
+        speculation.num_speculative_tokens.value_or(speculation.max_speculative_tokens));
+    if (!options_.synthetic.given()) return;
+    print_warning("SYNTHETIC " + options_.synthetic.description() +
+                  ": times are real, the text means nothing");
+  }
+
   /// Before anything slow: a file that cannot be written should not cost a load. What it holds
   /// stays there until there is something to write.
   void check_output() const {
@@ -92,14 +106,15 @@ class Generation {
   }
 
   void decode_plainly() {
-    Request warm_up = request_;
-    warm_up.n = 1;
-    warm_up.params.max_tokens = std::min(warm_up.params.max_tokens, kWarmUpTokens);
-    wait_for(warm_up);
-    warm_up.num_speculative_tokens = 0;
-    if (!interrupted_) wait_for(warm_up);
     Request plain = request_;
     plain.num_speculative_tokens = 0;
+    plain.synthetic_acceptance_rates.clear();
+    if (options_.synthetic.given()) plain.params.ignore_eos = true;  // as many tokens
+    for (Request warm_up : {request_, plain}) {
+      warm_up.n = 1;
+      warm_up.params.max_tokens = std::min(warm_up.params.max_tokens, kWarmUpTokens);
+      if (!interrupted_) wait_for(std::move(warm_up));
+    }
     if (interrupted_) return;
     plain_ = wait_for(plain);
     request_.params.seed = plain_.front().seed;  // where none was given: compare the same text
@@ -124,13 +139,16 @@ class Generation {
     if (options_.json) {
       const std::vector<MemoryUse> memory = engine_->stats().memory;
       for (const Completion& completion : completions) {
-        out() << completion_json(completion, memory, request_.params.logprobs >= 0, comparison_)
+        out() << completion_json(completion, memory, request_.params.logprobs >= 0, comparison_,
+                                 options_.synthetic.description())
               << "\n";
       }
     } else {
-      const bool text_is_fixed = config.sampling.temperature == 0.0f ||
-                                 config.speculation.rejection_sample_method == "coupled";
-      print_summary(std::cerr, completions, engine_->info(), comparison_, text_is_fixed);
+      const bool text_is_fixed =
+          !options_.synthetic.given() && (config.sampling.temperature == 0.0f ||
+                                          config.speculation.rejection_sample_method == "coupled");
+      print_summary(std::cerr, completions, engine_->info(), comparison_, text_is_fixed,
+                    options_.synthetic.description());
     }
     out().flush();
     if (!out())

@@ -118,6 +118,8 @@ void GenerateOptions::add_to(CLI::App& sub) {
                "Accept a pair whose vocabularies agree in less than 95 %")
       ->group(kSpeculation);
 
+  synthetic.add_to(sub, kSpeculation);
+
   const char* const kOutput = "Output";
   sub.add_option("--logprobs", logprobs,
                  "With --json: log-probability of each token and of the N likeliest")

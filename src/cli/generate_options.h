@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/pair_options.h"
+#include "cli/synthetic_options.h"
 #include "tandem/config.h"
 
 namespace tandem::cli {
@@ -28,6 +29,7 @@ struct GenerateOptions {
   std::optional<std::string> seed;
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  SyntheticOptions synthetic;
   int n = 1;
   std::optional<int> logprobs;
 

@@ -111,12 +111,14 @@ Comparison compare(const std::vector<Completion>& plain,
 }
 
 std::string completion_json(const Completion& completion, const std::vector<MemoryUse>& memory,
-                            bool with_logprobs, const std::optional<Comparison>& comparison) {
+                            bool with_logprobs, const std::optional<Comparison>& comparison,
+                            const std::string& synthetic) {
   ordered_json object = {{"text", completion.text},
                          {"token_ids", completion.token_ids},
                          {"prompt_token_ids", completion.prompt_token_ids},
                          {"finish_reason", name_of(completion.finish_reason)},
                          {"seed", completion.seed}};
+  if (!synthetic.empty()) object["synthetic"] = synthetic;
   if (with_logprobs) object["logprobs"] = logprobs_json(completion.logprobs);
   object["stats"] = stats_json(completion.stats, memory);
   if (comparison) {
@@ -145,10 +147,11 @@ void TextPrinter::finish(bool for_people) {
 
 void print_summary(std::ostream& out, const std::vector<Completion>& completions,
                    const EngineInfo& info, const std::optional<Comparison>& comparison,
-                   bool text_is_fixed) {
+                   bool text_is_fixed, const std::string& synthetic) {
   const Stats stats = total(completions);
-  out << "\n"
-      << format("tokens                  %lld after a prompt of %lld, ended by: ",
+  out << "\n";
+  if (!synthetic.empty()) out << "SYNTHETIC " << synthetic << ": the text means nothing\n";
+  out << format("tokens                  %lld after a prompt of %lld, ended by: ",
                 static_cast<long long>(stats.num_tokens),
                 static_cast<long long>(completions.front().stats.num_prompt_tokens))
       << finish_reasons(completions) << "\n"

@@ -23,8 +23,10 @@ Stats total(const std::vector<Completion>& completions);
 
 /// One line: the object that `generate --json` prints. Its "stats" end with "memory": what the
 /// engine planned and took, one entry a row of `memory`.
+/// @param synthetic how acceptance was made up; empty: it is the models'
 std::string completion_json(const Completion& completion, const std::vector<MemoryUse>& memory,
-                            bool with_logprobs, const std::optional<Comparison>& comparison);
+                            bool with_logprobs, const std::optional<Comparison>& comparison,
+                            const std::string& synthetic);
 
 /// Streams text pieces; between several completions it puts a line that tells them apart.
 class TextPrinter {
@@ -47,6 +49,6 @@ class TextPrinter {
 /// What people want to know at the end.
 void print_summary(std::ostream& out, const std::vector<Completion>& completions,
                    const EngineInfo& info, const std::optional<Comparison>& comparison,
-                   bool text_is_fixed);
+                   bool text_is_fixed, const std::string& synthetic);
 
 }  // namespace tandem::cli

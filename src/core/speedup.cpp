@@ -52,6 +52,14 @@ double expected_round_tokens(std::span<const double> conditional, int num_drafts
   return tokens;
 }
 
+std::vector<double> acceptance_rates_of_length(double length) {
+  std::vector<double> rates;
+  for (double left = length - 1; left > 0 || rates.empty(); left -= 1) {
+    rates.push_back(std::clamp(left, 0.0, 1.0));
+  }
+  return rates;
+}
+
 double predicted_speedup(const CostTable& costs, std::span<const double> conditional,
                          int num_drafts) {
   return expected_round_tokens(conditional, num_drafts) / costs.round_cost(num_drafts);

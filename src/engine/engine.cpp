@@ -10,6 +10,7 @@
 #include "engine/config_fields.h"
 #include "engine/pair_loader.h"
 #include "engine/request_state.h"
+#include "engine/synthetic_check.h"
 
 namespace tandem {
 namespace {
@@ -108,6 +109,7 @@ class Engine::Impl {
     state->seed = request.params.seed ? *request.params.seed : draw_seed();
     state->num_speculative_tokens =
         request.num_speculative_tokens.value_or(pair_.info.num_speculative_tokens);
+    if (!request.synthetic_acceptance_rates.empty()) request.params.ignore_eos = true;
     state->request = std::move(request);
     {
       const std::lock_guard lock(mutex_);
@@ -147,6 +149,9 @@ class Engine::Impl {
                        std::to_string(pair_.info.max_speculative_tokens) +
                        " (see \"speculation.max_speculative_tokens\")");
     }
+    const int k = request.num_speculative_tokens.value_or(pair_.info.num_speculative_tokens);
+    check_synthetic_acceptance(request, pair_.info.method,
+                               k == Request::kAuto ? pair_.info.max_speculative_tokens : k);
   }
 
   std::vector<int32_t> take_prompt(Request& request) const {
@@ -219,7 +224,8 @@ class Engine::Impl {
         .seed = state.seed + static_cast<uint64_t>(index),
         .num_speculative_tokens = state.num_speculative_tokens,
         .logprobs = params.logprobs,
-        .expected_acceptance = state.request.measure_expected_acceptance};
+        .expected_acceptance = state.request.measure_expected_acceptance,
+        .synthetic_acceptance_rates = state.request.synthetic_acceptance_rates};
     const Stopwatch watch;
     CompletionBuilder builder(*pair_.tokenizer, pair_.eos_token_ids, state.prompt, params, index,
                               settings.seed, state.request.on_text);

@@ -15,7 +15,7 @@ struct Buffers {
   TensorView length, seeds, streams, history, drafts, draft_probs, main_probs, main_tokens;
   TensorView count, output, results, rounds;
   TensorView output_counts, prompt_seen, logprobs, logsumexp, top_ids, top_logprobs;
-  TensorView expected_acceptance;
+  TensorView expected_acceptance, forced_count;
 };
 
 int history_stride(const RoundShape& shape) { return shape.max_positions + shape.max_drafts + 1; }
@@ -45,6 +45,7 @@ Buffers carve(const RoundShape& shape, Take&& take) {
   b.top_ids = take(DType::kI32, Shape{s, k + 1, kMaxTopLogprobs});
   b.top_logprobs = take(DType::kF32, Shape{s, k + 1, kMaxTopLogprobs});
   b.expected_acceptance = take(DType::kF32, Shape{s, k});
+  b.forced_count = take(DType::kI32, Shape{s});
   return b;
 }
 
@@ -106,6 +107,7 @@ RoundState::RoundState(Backend& backend, const RoundShape& shape)
   logprobs_ = {b.logprobs.as<float>(), b.top_ids.as<int32_t>(), b.top_logprobs.as<float>(),
                b.logsumexp.as<float>()};
   expected_acceptance_ = b.expected_acceptance.as<float>();
+  forced_count_ = b.forced_count.as<int32_t>();
 
   carve_host();
 }
@@ -127,6 +129,7 @@ void RoundState::carve_host() {
       take(result.top_ids, rows * kMaxTopLogprobs);
       take(result.top_logprobs, rows * kMaxTopLogprobs);
       take(result.expected_acceptance, static_cast<size_t>(shape_.max_drafts));
+      take(result.forced_count, static_cast<size_t>(shape_.sequences));
     }
     take(host_start_, 1);
     take(host_prompt_, static_cast<size_t>(shape_.max_positions));
@@ -172,6 +175,14 @@ void RoundState::start(std::span<const int32_t> prompt, uint64_t seed, bool pena
 TensorView RoundState::main_probs(int num_drafts) const {
   return main_probs_.reshaped({int64_t{shape_.max_drafts} + 1, shape_.vocab})
       .rows(0, int64_t{num_drafts} + 1);
+}
+
+void RoundState::force_accepted(int64_t number, int accepted, Stream& stream) {
+  // The round that used this place has been read: no copy reads it any more.
+  const HostResult& from = host_result(number);
+  const auto sequences = static_cast<size_t>(shape_.sequences);
+  std::fill_n(from.forced_count, sequences, accepted + 1);
+  backend_.copy_to_device(forced_count_, from.forced_count, sequences * sizeof(int32_t), stream);
 }
 
 void RoundState::fetch(int64_t number, int top, bool with_expected_acceptance, Stream& stream) {

@@ -67,6 +67,12 @@ class RoundState {
   /// Where `Backend::expected_acceptance` puts its results.                  (S, K_max) f32
   float* expected_acceptance() const { return expected_acceptance_; }
 
+  /// Says how many drafts stand in round `number` of the text, to be queued in front of it, for a
+  /// verifier that is forced.
+  void force_accepted(int64_t number, int accepted, Stream& stream);
+  /// What that made of `RoundView::count`.                                         (S) i32
+  const int32_t* forced_count() const { return forced_count_; }
+
   /// Queues the copy of what round `number` of the text gave (from 0; with log-probabilities of
   /// `top` ids when top >= 0) to the host. `result(number)` is that once the stream has passed this
   /// point, until round number + kRoundsInFlight is fetched. Tokens are kept on the device as long;
@@ -97,6 +103,7 @@ class RoundState {
   int32_t* streams_ = nullptr;
   LogprobBuffers logprobs_;
   float* expected_acceptance_ = nullptr;
+  int32_t* forced_count_ = nullptr;
 
   /// Where a round's results arrive.
   struct HostResult {
@@ -105,6 +112,7 @@ class RoundState {
     int32_t* top_ids = nullptr;
     float* top_logprobs = nullptr;
     float* expected_acceptance = nullptr;
+    int32_t* forced_count = nullptr;  ///< on its way to the device, not from there
   };
   /// What a text begins with, for copies to read.
   struct TextStart {

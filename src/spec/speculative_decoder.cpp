@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "spec/synthetic_acceptance.h"
 #include "spec/verifier.h"
 #include "tandem/error.h"
 
@@ -132,6 +133,9 @@ class SpeculativeDecoder::Impl {
     if ((top_logprobs_ >= 0 || expected_acceptance_) && launched_ > 0) {
       main_stream_->wait(*flight_of(launched_ - 1).fetched);
     }
+    if (synthetic_.active() && num_drafts > 0) {
+      state_.force_accepted(launched_, synthetic_.accepted(launched_, num_drafts), *main_stream_);
+    }
     verifier_.verify(num_drafts, *main_stream_);
     main_stream_->record(*flight.verified);
     copy_stream_->wait(*flight.verified);
@@ -193,7 +197,9 @@ class SpeculativeDecoder::Impl {
     main_stream_->record(*begun_);
     state_.start(prompt_, settings.seed, settings.rule.transform.has_penalties(), *main_stream_);
     main_stream_->record(*set_up_);
-    verifier_.start(settings.rule, top_logprobs_, settings.expected_acceptance);
+    synthetic_ = SyntheticAcceptance(settings.synthetic_acceptance_rates, settings.seed);
+    verifier_.start(settings.rule, top_logprobs_, settings.expected_acceptance,
+                    synthetic_.active());
     expected_acceptance_ =
         settings.expected_acceptance && settings.rule.kind != DecodeRule::Kind::kGreedy;
     policy_->start(settings.num_speculative_tokens);
@@ -304,6 +310,7 @@ class SpeculativeDecoder::Impl {
   Verifier verifier_;
 
   DecodeSettings settings_;
+  SyntheticAcceptance synthetic_;
   std::vector<int32_t> prompt_;
   int top_logprobs_ = -1;
   bool expected_acceptance_ = false;

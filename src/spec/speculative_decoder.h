@@ -21,6 +21,9 @@ struct DecodeSettings {
   int logprobs =
       -1;  ///< >= 0: the main model's log-probabilities of each token and of this many others
   bool expected_acceptance = false;  ///< measure it, where the rule has probabilities
+  /// Not empty: in rounds that draft, acceptance is made up (SyntheticAcceptance): both models do
+  /// all that they do otherwise, but the text is the draft's and means nothing.
+  std::vector<double> synthetic_acceptance_rates = {};
   /// Whether a round is queued before the host has read the one in front of it. Empty: where the
   /// device works beside the host. Texts do not depend on it, unless the length policy's answers
   /// depend on what it was told so far.

@@ -9,14 +9,16 @@ namespace tandem {
 Verifier::Verifier(LanguageModel& main, RoundState& state, int sequence)
     : main_(main), state_(state), sequence_(sequence) {}
 
-void Verifier::start(const DecodeRule& rule, int top_logprobs, bool expected_acceptance) {
+void Verifier::start(const DecodeRule& rule, int top_logprobs, bool expected_acceptance,
+                     bool forced) {
   if (rule == rule_ && top_logprobs == top_logprobs_ &&
-      expected_acceptance == expected_acceptance_) {
+      expected_acceptance == expected_acceptance_ && forced == forced_) {
     return;
   }
   rule_ = rule;
   top_logprobs_ = top_logprobs;
   expected_acceptance_ = expected_acceptance;
+  forced_ = forced;
   for (auto& graph : graphs_) graph.reset();
 }
 
@@ -44,7 +46,21 @@ void Verifier::run(int num_drafts, Stream& stream) {
     backend.log_probabilities(logits, round.output, top_logprobs_, to.logprobs, to.top_ids,
                               to.top_logprobs, to.logsumexp, stream);
   }
+  if (forced_ && num_drafts > 0) force(num_drafts, stream);
   backend.commit(round, stream);
+}
+
+/// The rule has done its work; now the drafts stand that were said to. The token behind them is the
+/// next draft, or what an earlier round left there: an id like any other.
+void Verifier::force(int num_drafts, Stream& stream) {
+  Backend& backend = main_.backend();
+  const RoundView& round = state_.view();
+  for (int64_t s = 0; s < round.sequences; ++s) {
+    backend.copy(round.output + s * (round.max_drafts + 1), round.drafts + s * round.max_drafts,
+                 static_cast<size_t>(num_drafts) * sizeof(int32_t), stream);
+  }
+  backend.copy(round.count, state_.forced_count(),
+               static_cast<size_t>(round.sequences) * sizeof(int32_t), stream);
 }
 
 AcceptRule Verifier::choose(int num_drafts, TensorView logits, Stream& stream) {

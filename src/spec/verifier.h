@@ -25,7 +25,9 @@ class Verifier {
   /// this many most likely ones; -1: none
   /// @param expected_acceptance whether rounds fill `RoundState::expected_acceptance`, where the
   /// rule has probabilities
-  void start(const DecodeRule& rule, int top_logprobs, bool expected_acceptance = false);
+  /// @param forced whether rounds with drafts end as `RoundState::force_accepted` said before each
+  void start(const DecodeRule& rule, int top_logprobs, bool expected_acceptance = false,
+             bool forced = false);
 
   /// Steps 2 to 4 of DESIGN 3: the main model's pass over the last token and the drafts, then
   /// acceptance, then the commit. Captured once per number of drafts and replayed.
@@ -34,6 +36,7 @@ class Verifier {
  private:
   void run(int num_drafts, Stream& stream);
   AcceptRule choose(int num_drafts, TensorView logits, Stream& stream);
+  void force(int num_drafts, Stream& stream);
 
   LanguageModel& main_;
   RoundState& state_;
@@ -41,6 +44,7 @@ class Verifier {
   DecodeRule rule_;
   int top_logprobs_ = -1;
   bool expected_acceptance_ = false;
+  bool forced_ = false;
   std::array<std::unique_ptr<Graph>, kMaxSpeculativeTokens + 1> graphs_;
 };
 

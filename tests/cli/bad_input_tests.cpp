@@ -178,6 +178,29 @@ TEST_CASE("Sampling parameters out of range") {
   CHECK_THAT(refusal_of_demo({"--prompt", "x", "--logprobs", "1000"}), ContainsText("logprobs"));
 }
 
+TEST_CASE("Acceptance that cannot be made up") {
+  const auto refused = [](std::vector<std::string> options) {
+    options.insert(options.end(), {"--prompt", "x"});
+    return refusal_of_demo(options);
+  };
+  const std::string length = "--synthetic-acceptance-length",
+                    rates = "--synthetic-acceptance-rates";
+  for (const char* wrong : {"0.5", "nan", "17"}) {
+    CHECK_THAT(refused({length, wrong}), ContainsText(length) && ContainsText("from 1 to K + 1"));
+  }
+  CHECK_THAT(refused({length, "4", "--num-speculative-tokens", "2"}),
+             ContainsText("3 drafts a round, of which 2"));
+  CHECK_THAT(refused({length, "2", rates, "1"}), ContainsText("excludes"));
+  CHECK_THAT(refused({rates, "0.5,0.6"}), ContainsText("rates that rise"));
+  CHECK_THAT(refused({rates, "1.5"}), ContainsText("from 0 to 1"));
+  CHECK_THAT(refused({rates, "much"}), ContainsText("much"));
+  CHECK_THAT(refused({length, "2", "--method", "none"}), ContainsText("something that drafts"));
+  CHECK_THAT(refused({length, "2", "--num-speculative-tokens", "0"}),
+             ContainsText("rounds that draft"));
+  CHECK_THAT(refused({length, "2", "--stop", "x"}), ContainsText("stop strings"));
+  CHECK_THAT(refused({length, "2", "--logprobs", "1", "--json"}), ContainsText("logprobs"));
+}
+
 TEST_CASE("Conversions that do not exist, or have nothing to convert") {
   const std::string prompt = "x", main = demo_main().string();
   CHECK_THAT(refusal_of_demo({"--quantization", "int8"}),

@@ -46,9 +46,8 @@ std::set<std::string> keys_of(const json& object) {
 }  // namespace
 
 TEST_CASE("generate streams text to stdout and a summary to stderr") {
-  const ProcessResult result =
-      run_tandem(generate_demo({"--prompt", kPrompt, "--max-tokens", "30",
-                                "--num-speculative-tokens", "4"}));
+  const ProcessResult result = run_tandem(
+      generate_demo({"--prompt", kPrompt, "--max-tokens", "30", "--num-speculative-tokens", "4"}));
   CHECK(result.exit_code == 0);
   const json object =
       object_of(generate_demo({"--prompt", kPrompt, "--max-tokens", "30", "--json"}));
@@ -60,9 +59,8 @@ TEST_CASE("generate streams text to stdout and a summary to stderr") {
 }
 
 TEST_CASE("generate --json prints the documented object and nothing on stderr") {
-  const ProcessResult result =
-      run_tandem(generate_demo({"--prompt", kPrompt, "--max-tokens", "40", "--json",
-                                "--num-speculative-tokens", "4"}));
+  const ProcessResult result = run_tandem(generate_demo(
+      {"--prompt", kPrompt, "--max-tokens", "40", "--json", "--num-speculative-tokens", "4"}));
   CHECK(result.err.empty());
   const json object = json::parse(result.out);
   CHECK(keys_of(object) == std::set<std::string>{"text", "token_ids", "prompt_token_ids",
@@ -222,6 +220,39 @@ TEST_CASE("--baseline compares with plain decoding") {
       object_of(generate_demo({"--prompt", kPrompt, "--max-tokens", "20", "--baseline", "--json",
                                "--temperature", "1", "--rejection-sample-method", "coupled"}));
   CHECK(coupled["baseline"]["same_tokens"] == true);
+}
+
+TEST_CASE("Made-up acceptance is met, and announced everywhere") {
+  const std::vector<std::string> options = {"--prompt",
+                                            kPrompt,
+                                            "--num-speculative-tokens",
+                                            "5",
+                                            "--synthetic-acceptance-length",
+                                            "2.75",
+                                            "--max-tokens",
+                                            "600"};
+  std::vector<std::string> arguments = generate_demo(options);
+  const ProcessResult people = run_tandem(arguments);
+  CHECK(people.exit_code == 0);
+  CHECK_THAT(people.err,
+             ContainsText("warning: SYNTHETIC acceptance length 2.75") &&
+                 ContainsText("\nSYNTHETIC acceptance length 2.75: the text means nothing"));
+  arguments.insert(arguments.end(), {"--json", "--baseline"});
+  const ProcessResult result = run_tandem(arguments);
+  CHECK_THAT(result.err, ContainsText("warning: SYNTHETIC"));
+  const json object = json::parse(result.out);
+  CHECK(object["synthetic"] == "acceptance length 2.75");
+  CHECK(object["token_ids"].size() == 600);
+  CHECK(object["stats"]["mean_acceptance_length"] == Approx(2.75).epsilon(0.01));
+  CHECK(object["baseline"]["ratio"] > 0);
+  const json by_rates =
+      object_of(generate_demo({"--prompt", kPrompt, "--num-speculative-tokens", "4", "--max-tokens",
+                               "900", "--json", "--synthetic-acceptance-rates", "0.9,0.4"}));
+  CHECK(by_rates["synthetic"] == "acceptance rates 0.9, 0.4");
+  const json& rates = by_rates["stats"]["acceptance_rate_per_position"];
+  CHECK(rates[0] == Approx(0.9).margin(0.01));
+  CHECK(rates[1] == Approx(0.4).margin(0.01));
+  CHECK(rates[2] == 0.0);
 }
 
 TEST_CASE("--output receives what standard output would") {

@@ -1,5 +1,6 @@
 #include <atomic>
 #include <future>
+#include <limits>
 #include <thread>
 
 #include "core/text.h"
@@ -500,6 +501,45 @@ TEST_CASE("A request may bring its own rule, and have the expected acceptance me
   request.rejection_sample_method = "hope";
   CHECK_THAT(message_of([&] { engine.submit(request); }),
              ContainsText("rejection_sample_method is 'hope'") && ContainsText("'coupled'"));
+}
+
+TEST_CASE("Acceptance that is made up is what was asked for, to the end of the text") {
+  Engine& engine = demo_engine();
+  Request request = request_of(kPrompt, sampled(1500, 5));
+  request.num_speculative_tokens = 5;
+  request.synthetic_acceptance_rates = acceptance_rates_of_length(3.4);
+  const Completion made_up = engine.submit(request).wait().front();
+  CHECK(made_up.stats.mean_acceptance_length() == Approx(3.4).epsilon(0.01));
+  CHECK(made_up.finish_reason == FinishReason::kLength);
+  CHECK(engine.submit(request).wait().front().token_ids == made_up.token_ids);
+  request.num_speculative_tokens = Request::kAuto;
+  CHECK(engine.submit(request).wait().front().stats.num_tokens == 1500);
+
+  const auto error_of = [&](const Request& refused) {
+    return message_of([&] { engine.submit(refused); });
+  };
+  Request with = request;
+  with.params.stop = {"x"};
+  CHECK_THAT(error_of(with), ContainsText("stop strings"));
+  with = request;
+  with.params.logprobs = 0;
+  CHECK_THAT(error_of(with), ContainsText("logprobs"));
+  with = request;
+  with.measure_expected_acceptance = true;
+  CHECK_THAT(error_of(with), ContainsText("expected acceptance"));
+  with = request;
+  with.num_speculative_tokens = 2;
+  CHECK_THAT(error_of(with), ContainsText("3 drafts a round, of which 2"));
+  with.num_speculative_tokens = 0;
+  CHECK_THAT(error_of(with), ContainsText("num_speculative_tokens is 0"));
+  with = request;
+  for (const std::vector<double>& rates : std::vector<std::vector<double>>{
+           {1.5}, {-0.1}, {std::numeric_limits<double>::quiet_NaN()}}) {
+    with.synthetic_acceptance_rates = rates;
+    CHECK_THAT(error_of(with), ContainsText("expected numbers from 0 to 1"));
+  }
+  with.synthetic_acceptance_rates = {0.5, 0.6};
+  CHECK_THAT(error_of(with), ContainsText("rates that rise"));
 }
 
 TEST_CASE("auto is the default, and its choices follow from the cost table") {
