@@ -39,7 +39,9 @@ PairReport pair_report(const PairUnderTest& pair, const EngineInfo& info,
   PairReport report;
   report.name = pair.name;
   report.info = info;
+  report.timed_costs = round_costs(pair, samples);
   for (size_t setting = 0; setting < pair.settings.size(); ++setting) {
+    if (pair.settings[setting].times_rounds) continue;
     SettingReport& one = report.settings.emplace_back();
     one.setting = pair.settings[setting];
     one.all = summarize(pairs_of(pair, setting, prompts, samples, ""), compare_text, options);
@@ -85,6 +87,12 @@ const std::vector<Definition>& definitions() {
       {"draft_seconds", "inside rounds: drafting"},
       {"verify_seconds", "inside rounds: the main model's pass and the acceptance"},
       {"rest_seconds", "of the whole time, what is neither prefill nor draft nor verification"},
+      {"predicted_ratio_to_plain",
+       "E / T in place of ratio_to_plain: E the mean acceptance length (where K was not measured, "
+       "from the conditional acceptance by position of the largest K that was), T the cost of a "
+       "round over a plain step from cost_table; the rounds that give the table are timed in turns "
+       "with the settings, on every so many prompts, with made-up acceptance"},
+      {"difference", "predicted_ratio_to_plain as measured / measured_ratio_to_plain - 1"},
       {"same_text_rate",
        "share of the samples whose tokens were those of plain decoding; promised where "
        "same_text_promised says so (greedy, coupled), elsewhere only the distribution is the same"},

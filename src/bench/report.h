@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bench/dataset.h"
+#include "bench/round_costs.h"
 #include "bench/run.h"
 #include "bench/summary.h"
 #include "tandem/speedup.h"
@@ -21,9 +22,12 @@ struct SettingReport {
 
 /// A draft that costs something else than the measured one. Acceptance is taken to stay the same.
 struct DraftVariant {
-  std::string name;   ///< "as measured", "fp8 draft", "int4 draft", "draft on its own device"
-  std::string basis;  ///< where its costs come from, for people
-  CostTable costs;
+  std::string name;         ///< "as measured", "fp8 draft", "int4 draft", "draft on its own device"
+  std::string basis;        ///< where its costs come from, for people
+  double draft_factor = 1;  ///< of a draft pass, over the one at hand
+  bool hidden = false;      ///< behind verification
+
+  CostTable applied_to(const CostTable& measured) const;
 };
 
 /// The speed-up that a cost table predicts for every K, beside what was measured there.
@@ -33,11 +37,15 @@ struct WhatIf {
   /// Conditional acceptance by position, of the measured setting with the largest K: what
   /// predictions go by where K itself was not measured.
   std::vector<double> conditional;
+  CostTable costs;  ///< of the first variant
   std::vector<std::string> variants;
   struct Row {
     int num_speculative_tokens = 0;
     const SettingReport* measured = nullptr;  ///< null where this K was not
     std::vector<double> ratio_to_plain;       ///< by variant
+
+    /// Predicted over measured, less one; none where this K was not measured.
+    std::optional<double> difference() const;
   };
   std::vector<Row> rows;
 };
@@ -47,10 +55,12 @@ struct PairReport {
   std::string name;
   EngineInfo info;
   int num_prompts_too_long = 0;  ///< left out: they leave no room for an answer in the context
-  CostTable costs;               ///< of a round; empty where none were measured
+  CostTable costs;               ///< that "auto" went by; empty where nothing drafts
+  std::vector<RoundCosts> timed_costs;  ///< by rule: of rounds timed in turns with the settings
   std::vector<DraftVariant> variants;
   std::vector<WhatIf> what_ifs;
-  std::vector<SettingReport> settings;  ///< in the order of PairUnderTest::settings
+  /// In the order of PairUnderTest::settings, without those that time rounds.
+  std::vector<SettingReport> settings;
 
   const SettingReport* plain_of(const Setting& setting) const;  ///< null when nothing was measured
 };

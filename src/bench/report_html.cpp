@@ -87,6 +87,7 @@ void write_what_if(std::ostream& out, const PairReport& pair) {
            "costs of a round and the acceptance.</p><div class=\"scroll\"><table>";
     std::vector<std::string> names = {"K", "measured"};
     names.insert(names.end(), table.variants.begin(), table.variants.end());
+    names.push_back("as measured over measured");
     out << head(names);
     std::vector<double> largest(table.variants.size(), 0);
     for (const WhatIf::Row& row : table.rows) {
@@ -100,6 +101,7 @@ void write_what_if(std::ostream& out, const PairReport& pair) {
       for (size_t i = 0; i < largest.size(); ++i) {
         out << cell(number("%.2f", row.ratio_to_plain[i]), row.ratio_to_plain[i] == largest[i]);
       }
+      out << cell(difference(row));
       out << "</tr>\n";
     }
     out << "</table></div>\n";

@@ -63,7 +63,7 @@ ordered_json summary_json(const Summary& summary) {
           {"same_text_rate", optional_json(summary.same_text_rate)}};
 }
 
-ordered_json setting_json(const SettingReport& report) {
+ordered_json setting_json(const SettingReport& report, bool synthetic) {
   const Setting& setting = report.setting;
   ordered_json k = setting.num_speculative_tokens;
   if (setting.num_speculative_tokens == Setting::kAuto) k = "auto";
@@ -71,7 +71,7 @@ ordered_json setting_json(const SettingReport& report) {
                        {"num_speculative_tokens", k},
                        {"temperature", setting.temperature},
                        {"rejection_sample_method", nullptr},
-                       {"same_text_promised", setting.promises_same_text()},
+                       {"same_text_promised", !synthetic && setting.promises_same_text()},
                        {"all", summary_json(report.all)},
                        {"categories", ordered_json::object()}};
   if (!setting.is_plain()) json["rejection_sample_method"] = setting.rejection_sample_method;
@@ -93,6 +93,7 @@ ordered_json what_if_json(const WhatIf& table) {
   ordered_json json = {{"temperature", table.temperature},
                        {"rejection_sample_method", table.rejection_sample_method},
                        {"conditional_acceptance_rate_per_position", table.conditional},
+                       {"cost_table", costs_json(table.costs)},
                        {"rows", ordered_json::array()}};
   for (const WhatIf::Row& row : table.rows) {
     ordered_json predicted = ordered_json::object();
@@ -104,12 +105,13 @@ ordered_json what_if_json(const WhatIf& table) {
          {"measured_ratio_to_plain", row.measured == nullptr
                                          ? ordered_json()
                                          : estimate_json(row.measured->all.ratio_to_plain)},
-         {"predicted_ratio_to_plain", std::move(predicted)}});
+         {"predicted_ratio_to_plain", std::move(predicted)},
+         {"difference", row.difference() ? ordered_json(*row.difference()) : ordered_json()}});
   }
   return json;
 }
 
-ordered_json pair_json(const PairReport& pair) {
+ordered_json pair_json(const PairReport& pair, bool synthetic) {
   ordered_json json = {{"name", pair.name},
                        {"method", pair.info.method},
                        {"main_model", pair.info.main_model},
@@ -123,7 +125,7 @@ ordered_json pair_json(const PairReport& pair) {
                        {"what_if", ordered_json::array()}};
   if (!pair.info.draft_model.empty()) json["draft_model"] = pair.info.draft_model;
   for (const SettingReport& setting : pair.settings) {
-    json["settings"].push_back(setting_json(setting));
+    json["settings"].push_back(setting_json(setting, synthetic));
   }
   for (const DraftVariant& variant : pair.variants) {
     json["draft_variants"][variant.name] = variant.basis;
@@ -164,7 +166,9 @@ std::string report_json(const Report& report) {
   for (const Definition& definition : definitions()) {
     json["definitions"][definition.name] = definition.meaning;
   }
-  for (const PairReport& pair : report.pairs) json["pairs"].push_back(pair_json(pair));
+  for (const PairReport& pair : report.pairs) {
+    json["pairs"].push_back(pair_json(pair, !report.synthetic.empty()));
+  }
   constexpr int kIndent = 1;
   return json.dump(kIndent, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }

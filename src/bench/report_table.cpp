@@ -90,18 +90,23 @@ void print_positions(std::ostream& out, const PairReport& pair) {
   table.print(out);
 }
 
+/// Behind K, what was measured, and what the costs as measured predict.
+constexpr int kDifferenceColumn = 3;
+
 void print_what_if(std::ostream& out, const PairReport& pair) {
   for (const WhatIf& table : pair.what_ifs) {
     const Setting rule{Setting::kAuto, table.temperature, table.rejection_sample_method};
     std::vector<std::string> head = {
         "what if, " + rule.label().substr(std::string_view("auto ").size()), "measured"};
     head.insert(head.end(), table.variants.begin(), table.variants.end());
+    head.insert(head.begin() + kDifferenceColumn, "difference");
     TextTable text(head);
     for (const WhatIf::Row& row : table.rows) {
       std::vector<std::string> cells = {
           "K=" + std::to_string(row.num_speculative_tokens),
           row.measured == nullptr ? "" : number("%.2f", row.measured->all.ratio_to_plain.value)};
       for (const double ratio : row.ratio_to_plain) cells.push_back(number("%.2f", ratio));
+      cells.insert(cells.begin() + kDifferenceColumn, difference(row));
       text.add(cells);
     }
     out << "\n";

@@ -39,6 +39,11 @@ std::string per_token(double seconds, const Summary& summary) {
   return number("%.3f", milliseconds_per_token(seconds, summary));
 }
 
+std::string difference(const WhatIf::Row& row) {
+  const std::optional<double> found = row.difference();
+  return found ? number("%+.1f %%", kPercent * *found) : "";
+}
+
 std::string heading(const PairReport& pair) {
   std::string text =
       pair.name + " · " + pair.info.method + " · " + folder_name(pair.info.main_model);

@@ -17,6 +17,9 @@ std::string with_interval(const char* format, const Estimate& estimate);
 std::string per_token(double seconds, const Summary& summary);
 double milliseconds_per_token(double seconds, const Summary& summary);
 
+/// "+3.1 %": by how much the prediction exceeds the measurement; empty where there is none.
+std::string difference(const WhatIf::Row& row);
+
 /// "demo · draft_model · main + draft on cpu:0 …".
 std::string heading(const PairReport& pair);
 /// The drafting setting with the largest ratio to plain; null when none was measured.

@@ -8,6 +8,8 @@ namespace tandem::bench {
 namespace {
 
 constexpr int kWarmUpTokens = 16;
+/// Of a timed round's drafts, the share that stands: many rounds in a text, and few rows anew.
+constexpr double kTimingAcceptance = 0.5;
 /// Keeps the seeds of a conversation's turns apart from those of other texts.
 constexpr int kTurnShift = 32;
 constexpr std::string_view kBetweenTurns = "\n\n";
@@ -53,10 +55,23 @@ Request PairRunner::request_for(size_t setting, int max_tokens) const {
   request.params.temperature = chosen.temperature;
   request.params.seed = options_.seed;
   request.num_speculative_tokens = chosen.num_speculative_tokens;
-  if (!chosen.is_plain() && chosen.temperature > 0) {
-    request.rejection_sample_method = chosen.rejection_sample_method;
-    request.measure_expected_acceptance = true;
+  if (chosen.times_rounds) {
+    request.params.ignore_eos = true;
+    request.params.stop.clear();
   }
+  if (chosen.is_plain()) return request;
+  const int k = chosen.num_speculative_tokens;
+  if (chosen.times_rounds) {
+    request.synthetic_acceptance_rates = acceptance_rates_of_length(1 + kTimingAcceptance * k);
+  } else {
+    request.synthetic_acceptance_rates = options_.synthetic_rates;
+    if (k > 0 && std::cmp_less(k, options_.synthetic_rates.size())) {
+      request.synthetic_acceptance_rates.resize(static_cast<size_t>(k));
+    }
+  }
+  if (chosen.temperature == 0) return request;
+  request.rejection_sample_method = chosen.rejection_sample_method;
+  request.measure_expected_acceptance = request.synthetic_acceptance_rates.empty();
   return request;
 }
 

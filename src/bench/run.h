@@ -28,6 +28,8 @@ struct RunOptions {
   int max_turns = 0;                         ///< of a conversation; 0: all
   uint64_t seed = 0;                         ///< each text has its own, counted from here
   std::string prompt_template = "{prompt}";  ///< of each turn
+  /// Acceptance that is made up (Request::synthetic_acceptance_rates), as far as each K allows.
+  std::vector<double> synthetic_rates = {};
 };
 
 /// Where `{prompt}` stands in a template.

@@ -10,7 +10,8 @@ std::string Setting::draft_length() const {
 }
 
 std::string Setting::label() const {
-  std::string text = num_speculative_tokens > 0 ? "K=" + draft_length() : draft_length();
+  std::string text = times_rounds ? "timing " : "";
+  text += num_speculative_tokens > 0 ? "K=" + draft_length() : draft_length();
   if (!is_plain()) text += " " + rejection_sample_method;
   if (temperature > 0) {
     char number[32];

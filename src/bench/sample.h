@@ -16,6 +16,8 @@ struct Setting {
   /// "greedy" at temperature 0 and "" for plain decoding, whatever the rule asked for: both decode
   /// alike with every rule.
   std::string rejection_sample_method;
+  /// Acceptance is made up, to time rounds of this K for predictions; reported as that alone.
+  bool times_rounds = false;
 
   bool is_plain() const { return num_speculative_tokens == 0; }
   /// The text is the plain run's by construction (DESIGN 4): greedy and coupled.

@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "bench/journal.h"
 #include "bench/report.h"
@@ -48,7 +49,7 @@ void write_file(const fs::path& path, const std::string& text) {
 
 class Benchmark {
  public:
-  explicit Benchmark(const BenchOptions& options) : options_(options) {}
+  explicit Benchmark(BenchOptions options) : options_(std::move(options)) {}
 
   int run() {
     pairs_ = options_.make_pairs();
@@ -88,6 +89,9 @@ class Benchmark {
     report_.limit = options_.limit;
     report_.max_tokens = pairs_.front().config.sampling.max_tokens;
     report_.run = options_.run;
+    if (options_.synthetic.given()) {
+      report_.synthetic = options_.synthetic.description() + ", as far as K allows";
+    }
   }
 
   std::unique_ptr<Engine> load(const Config& config) {
@@ -129,7 +133,7 @@ class Benchmark {
     bench::PairReport& measured = report_.pairs.back();
     measured.num_prompts_too_long = static_cast<int>(prompts_.size() - fitting.size());
     measured.costs = engine->info().costs;
-    measured.variants = bench::draft_variants(pair.config, measured.costs);
+    measured.variants = bench::draft_variants(pair.config, measured);
   }
 
   std::vector<bench::Sample> earlier(size_t pair) const {
@@ -149,8 +153,15 @@ class Benchmark {
     for (const bench::Sample& sample : samples) {
       done.insert({sample.prompt, sample.repeat, sample.setting});
     }
-    const auto repeats = static_cast<size_t>(options_.run.repeats);
-    const auto total = static_cast<int64_t>(fitting.size() * repeats * pair.settings.size());
+    const auto due = [&](size_t number, size_t setting) {
+      return !pair.settings[setting].times_rounds || bench::times_rounds_at(number, pair.settings);
+    };
+    int64_t total = 0;
+    for (size_t number = 0; number < fitting.size(); ++number) {
+      for (size_t setting = 0; setting < pair.settings.size(); ++setting) {
+        total += due(number, setting) ? options_.run.repeats : 0;
+      }
+    }
     auto finished = static_cast<int64_t>(done.size());
     if (finished >= total) return;
     WorkProgress progress;
@@ -160,10 +171,11 @@ class Benchmark {
       const Clock::time_point begin = Clock::now();
       int64_t timed = 0;
       for (int repeat = 0; repeat < options_.run.repeats; ++repeat) {
-        for (const size_t prompt : fitting) {
+        for (size_t number = 0; number < fitting.size(); ++number) {
+          const size_t prompt = fitting[number];
           for (const size_t setting :
                bench::interleaved_order(prompt, repeat, pair.settings.size())) {
-            if (done.contains({prompt, repeat, setting})) continue;
+            if (!due(number, setting) || done.contains({prompt, repeat, setting})) continue;
             const std::string what = name + ", " + pair.settings[setting].label();
             progress.show({what, finished, total,
                            std::chrono::duration<double>(Clock::now() - begin).count(), timed});
@@ -183,7 +195,7 @@ class Benchmark {
     report_.interrupted = report_.interrupted || interrupted_;
     // Now that the pairs no longer move: tables point to their settings.
     for (bench::PairReport& pair : report_.pairs) {
-      pair.what_ifs = bench::what_if(pair, pair.variants);
+      pair.what_ifs = bench::what_if(pair);
     }
     const std::string json = report_json(report_);
     if (options_.out) {
@@ -223,7 +235,7 @@ class Benchmark {
     Benchmark& benchmark_;
   };
 
-  const BenchOptions& options_;
+  BenchOptions options_;
   std::vector<bench::PairUnderTest> pairs_;
   std::vector<bench::Prompt> prompts_;
   std::optional<bench::Journal> journal_;

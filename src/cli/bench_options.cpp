@@ -5,7 +5,9 @@
 #include <cinttypes>
 #include <filesystem>
 
+#include "bench/round_costs.h"
 #include "core/text.h"
+#include "engine/synthetic_check.h"
 #include "tandem/error.h"
 
 namespace tandem::cli {
@@ -81,6 +83,7 @@ void BenchOptions::add_to(CLI::App& sub) {
   sub.add_option("--max-model-len", max_model_len, "Context in tokens, prompt and output together")
       ->type_name("N")
       ->group(kModels);
+  conversions.add_to(sub, kModels);
   sub.add_option("--threads", threads, "CPU threads; 0: every core")
       ->type_name("N")
       ->group(kModels);
@@ -127,9 +130,11 @@ void BenchOptions::add_to(CLI::App& sub) {
       ->group(kSettings)
       ->delimiter(',');
   sub.add_option("--cost-table", cost_table,
-                 "What rounds cost, for auto and predictions, instead of measuring it")
+                 "What rounds cost, for auto and predictions, instead of timing rounds at the load "
+                 "and in turns with the settings")
       ->type_name("FILE")
       ->group(kSettings);
+  synthetic.add_to(sub, kSettings);
   sub.add_option("--max-tokens", max_tokens, "Tokens of each text")
       ->type_name("N")
       ->group(kSettings);
@@ -154,7 +159,7 @@ void BenchOptions::add_to(CLI::App& sub) {
   sub.add_flag("--json", json, "Print report.json instead of a table")->group(kOutput);
 }
 
-std::vector<PairUnderTest> BenchOptions::make_pairs() const {
+std::vector<PairUnderTest> BenchOptions::make_pairs() {
   if (configs.empty() && !main_model) {
     throw UsageError(
         "no model is given; name configurations with --config FILE or a model with --main DIR");
@@ -170,6 +175,7 @@ std::vector<PairUnderTest> BenchOptions::make_pairs() const {
   }
   std::vector<int> lengths;
   for (const std::string& text : draft_lengths) push_new(lengths, parse_draft_length(text));
+  run.synthetic_rates = synthetic.rates();
   const int longest = lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
 
   std::vector<PairUnderTest> pairs;
@@ -181,6 +187,8 @@ std::vector<PairUnderTest> BenchOptions::make_pairs() const {
     if (max_model_len) config.main.max_model_len = *max_model_len;
     if (max_tokens) config.sampling.max_tokens = *max_tokens;
     if (ignore_eos) config.sampling.ignore_eos = true;
+    if (synthetic.given()) config.sampling.ignore_eos = true;
+    conversions.apply_to(config);
     config.cpu_threads = threads;
     if (cost_table) config.speculation.cost_table = *cost_table;
     Config::Speculation& speculation = config.speculation;
@@ -205,7 +213,13 @@ std::vector<PairUnderTest> BenchOptions::make_pairs() const {
       PairUnderTest pair{name, config, {}};
       pair.config.speculation.method = method;
       pair.config.validate();
+      require_synthetic(pair.config);
       pair.settings = make_settings(chosen_temperatures, chosen_rules, lengths, method != "none");
+      if (method == "draft_model" && !pair.config.speculation.cost_table) {
+        const std::vector<Setting> timing =
+            bench::timing_settings(pair.settings, speculation.max_speculative_tokens);
+        pair.settings.insert(pair.settings.end(), timing.begin(), timing.end());
+      }
       pairs.push_back(std::move(pair));
     }
   };
@@ -233,6 +247,14 @@ std::vector<PairUnderTest> BenchOptions::make_pairs() const {
   return pairs;
 }
 
+void BenchOptions::require_synthetic(const Config& config) const {
+  Request request;
+  request.params = config.sampling;
+  request.synthetic_acceptance_rates = run.synthetic_rates;
+  check_synthetic_acceptance(request, config.speculation.method,
+                             config.speculation.max_speculative_tokens);
+}
+
 std::vector<bench::Dataset> BenchOptions::read_datasets() const {
   std::vector<bench::Dataset> read;
   for (const std::string& file : datasets) read.push_back(bench::read_dataset(file, skip_bad));
@@ -256,6 +278,7 @@ nlohmann::ordered_json BenchOptions::settings_json(const std::vector<PairUnderTe
   settings["prompt_template"] = run.prompt_template;
   settings["seed"] = run.seed;
   settings["repeats"] = run.repeats;
+  settings["synthetic_acceptance_rates"] = run.synthetic_rates;
   settings["max_tokens"] = nlohmann::ordered_json::array();
   settings["settings"] = nlohmann::ordered_json::array();
   settings["threads"] = threads;

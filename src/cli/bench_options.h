@@ -8,6 +8,8 @@
 
 #include "bench/dataset.h"
 #include "bench/run.h"
+#include "cli/conversion_options.h"
+#include "cli/synthetic_options.h"
 
 namespace tandem::cli {
 
@@ -18,6 +20,7 @@ struct BenchOptions {
   std::optional<std::string> draft_model;
   std::optional<std::string> device;
   std::optional<int> max_model_len;
+  ConversionOptions conversions;
   int threads = 0;
 
   std::vector<std::string> datasets;
@@ -32,6 +35,7 @@ struct BenchOptions {
   std::optional<int> max_tokens;
   bool ignore_eos = false;
   std::optional<std::string> cost_table;
+  SyntheticOptions synthetic;
 
   std::optional<std::string> out;
   bool json = false;
@@ -39,12 +43,16 @@ struct BenchOptions {
   void add_to(CLI::App& sub);
   /// Every combination of configuration and method, with every combination of temperature, rule and
   /// draft length as settings. Checks all values. @throws UsageError, ConfigError
-  std::vector<bench::PairUnderTest> make_pairs() const;
+  /// Takes what is common to all into `run`.
+  std::vector<bench::PairUnderTest> make_pairs();
   /// @throws UsageError
   std::vector<bench::Dataset> read_datasets() const;
   /// All that decides what is measured, for the journal.
   nlohmann::ordered_json settings_json(const std::vector<bench::PairUnderTest>& pairs,
                                        const std::vector<bench::Dataset>& datasets) const;
+
+ private:
+  void require_synthetic(const Config& config) const;
 };
 
 }  // namespace tandem::cli

@@ -170,6 +170,84 @@ TEST_CASE("bench reports what it measured, and goes on where it stopped") {
   CHECK(counts_of(json::parse(other.out)) == counts_of(report));
 }
 
+TEST_CASE("Without a cost table rounds are timed in turns with what they predict") {
+  const TemporaryFolder folder;
+  const std::string data = written(folder, "data.jsonl", kPrompts);
+  const auto command = bench_demo({"--dataset", data, "--max-tokens", "24", "--ignore-eos",
+                                   "--num-speculative-tokens", "2,auto", "--temperature", "0,0.8",
+                                   "--out", (folder.path() / "out").string(), "--json"});
+  const ProcessResult first = run_tandem(command);
+  REQUIRE(first.exit_code == 0);
+  const json report = json::parse(first.out);
+  const json schema =
+      json::parse(read(fs::path(TANDEM_SOURCE_DIR) / "docs/bench-report.schema.json"));
+  CHECK(schema_violations(schema, report) == std::vector<std::string>{});
+  const json& pair = report["pairs"][0];
+  CHECK(pair["settings"].size() == 6);  // those that time rounds are not among them
+  CHECK_THAT(pair["draft_variants"]["as measured"].get<std::string>(),
+             ContainsText("timed in turns"));
+  REQUIRE(pair["what_if"].size() == 2);
+  for (const json& table : pair["what_if"]) {
+    CHECK(table["cost_table"]["verify_seconds"].size() == 9);
+    CHECK(table["cost_table"] != pair["cost_table"]);
+    CHECK(table["rows"][0]["difference"].is_null());
+    const json& row = table["rows"][1];
+    CHECK(row["difference"].get<double>() ==
+          Approx(row["predicted_ratio_to_plain"]["as measured"].get<double>() /
+                     row["measured_ratio_to_plain"]["value"].get<double>() -
+                 1));
+  }
+  CHECK_THAT(read(folder.path() / "out/journal.jsonl"), ContainsText("timing K=8 block"));
+  // What was timed is kept like everything else.
+  const ProcessResult again = run_tandem(command);
+  REQUIRE(again.exit_code == 0);
+  CHECK(json::parse(again.out)["pairs"][0]["what_if"] == pair["what_if"]);
+}
+
+TEST_CASE("Made-up acceptance is met by every setting, and announced everywhere") {
+  const TemporaryFolder folder;
+  const std::string out = (folder.path() / "out").string();
+  std::vector<std::string> options = {"--limit",
+                                      "4",
+                                      "--max-tokens",
+                                      "200",
+                                      "--num-speculative-tokens",
+                                      "1,3,6",
+                                      "--temperature",
+                                      "0,0.8",
+                                      "--synthetic-acceptance-length",
+                                      "2.4",
+                                      "--out",
+                                      out};
+  const ProcessResult people = run_tandem(bench_demo(options));
+  REQUIRE(people.exit_code == 0);
+  CHECK(people.out.starts_with("SYNTHETIC: acceptance length 2.4"));
+  CHECK_THAT(people.out, ContainsText("[SYNTHETIC]"));
+  CHECK_THAT(read(out + "/report.html"),
+             ContainsText("tandem bench (synthetic)") && ContainsText("the text means nothing"));
+  const json report = json::parse(read(out + "/report.json"));
+  const json schema =
+      json::parse(read(fs::path(TANDEM_SOURCE_DIR) / "docs/bench-report.schema.json"));
+  CHECK(schema_violations(schema, report) == std::vector<std::string>{});
+  CHECK_THAT(report["synthetic"].get<std::string>(), ContainsText("acceptance length 2.4"));
+  for (const json& setting : report["pairs"][0]["settings"]) {
+    INFO(setting["label"]);
+    const json& all = setting["all"];
+    CHECK(all["counts"]["num_tokens"] == 800);  // no text has an end of its own
+    CHECK(all["same_text_rate"].is_null());
+    CHECK(setting["same_text_promised"] == false);
+    const int k = setting["num_speculative_tokens"].get<int>();
+    const double length = all["mean_acceptance_length"]["value"].get<double>();
+    CHECK(length == Approx(k == 0 ? 1 : k == 1 ? 2 : 2.4).epsilon(0.01));
+  }
+  CHECK_THAT(refusal(bench_demo({"--synthetic-acceptance-length", "12"})),
+             ContainsText("11 drafts a round, of which 8"));
+  CHECK_THAT(refusal(bench_demo({"--synthetic-acceptance-rates", "0.2,0.3"})),
+             ContainsText("rates that rise"));
+  CHECK_THAT(refusal(bench_demo({"--synthetic-acceptance-length", "2", "--method", "none"})),
+             ContainsText("something that drafts"));
+}
+
 TEST_CASE("A conversation's turns follow each other") {
   const TemporaryFolder folder;
   const std::string data = written(
