@@ -10,13 +10,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr double kBudgetSeconds = 0.25;
+constexpr double kBudgetSeconds = 0.5;
 constexpr int kLeastPasses = 2;
 constexpr int kMostPasses = 40;
 /// Rounds of one K in a row; the first of them begins a text and counts only where no other drafts.
 constexpr int kRoundsPerPass = 4;
 /// Tokens in front of the rounds that are timed.
-constexpr int kPromptTokens = 64;
+constexpr int kPromptTokens = 192;
 /// Rounds without drafts before the one that shows what catching up costs.
 constexpr int kPlainRounds = 16;
 

@@ -8,7 +8,7 @@
 namespace tandem {
 
 /// Measures what rounds of 0 … max_drafts drafts cost: rounds of an arbitrary text, every K in
-/// turn, again and again for about a quarter of a second and at least twice; medians. Verification
+/// turn, again and again for about half a second and at least twice; medians. Verification
 /// takes what the clock on the wall shows beyond drafting, so that it holds what a round costs
 /// besides its passes; a pass over more tokens never counts less than one over fewer, as noise
 /// alone would have it. A drafter that proposes nothing for that text costs nothing.

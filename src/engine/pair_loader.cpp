@@ -387,7 +387,7 @@ class PairLoader {
           1e3 * costs.round_seconds(0), request_.max_drafts,
           1e3 * costs.draft_seconds(request_.max_drafts), 1e3 * costs.verify_seconds.back());
     }
-    policy_->set_costs(costs);
+    policy_->set_costs(costs, /*learn=*/!costs_);
   }
 
   const MemoryResource& memory_of(size_t device) const { return pair_.backends[device]->memory(); }

@@ -34,6 +34,11 @@ constexpr double kMostBalance = 40;
 /// most. Where rows cost more, a draft that was given up is tried again with the next text.
 constexpr double kLeastLossShare = 0.006, kMostLossShare = 0.012;
 constexpr double kLossOverCatchUp = 1.25;
+/// How many times too dear a table may be that is corrected, for drafting to be tried at all.
+constexpr double kTableDoubt = 1.5;
+/// Rounds with drafts before the first look at what a plain step takes, and between two; and the
+/// plain rounds of one, of which the first does not count.
+constexpr int kFirstPlainLook = 24, kPlainLookEvery = 128, kPlainLookRounds = 3;
 /// Standard deviations by which acceptance may be better than its estimate.
 constexpr double kBenefitOfDoubt = 1;
 
@@ -74,16 +79,26 @@ AutoLength::AutoLength(int max_drafts) : max_drafts_(max_drafts) {
   set_costs(bandwidth_costs(kAssumedCostRatio, max_drafts));
 }
 
-void AutoLength::set_costs(const CostTable& costs) {
+void AutoLength::set_costs(const CostTable& costs, bool learn) {
   if (costs.max_drafts() < max_drafts_) {
     throw UsageError("the cost table ends at " + std::to_string(costs.max_drafts()) +
                      " drafts a round; " + std::to_string(max_drafts_) + " are allowed");
   }
-  costs_ = costs;
-  catch_up_cost_ = costs.draft_catch_up_seconds / costs.verify_seconds.front();
+  estimate_.set(costs, learn);
+  until_plain_look_ = kFirstPlainLook;
+  plain_look_left_ = 0;
+  adopt_costs();
+}
+
+void AutoLength::adopt_costs() {
+  costs_ = estimate_.costs();
+  catch_up_cost_ = costs_.draft_catch_up_seconds / costs_.verify_seconds.front();
   loss_share_ = std::clamp(kLossOverCatchUp * catch_up_cost_, kLeastLossShare, kMostLossShare);
+  const double doubt = estimate_.learns() ? kTableDoubt : 1;
   can_pay_ = false;
-  for (int k = 1; k <= max_drafts_; ++k) can_pay_ = can_pay_ || k + 1 > costs_.round_cost(k);
+  for (int k = 1; k <= max_drafts_; ++k) {
+    can_pay_ = can_pay_ || doubt * (k + 1) > costs_.round_cost(k);
+  }
 }
 
 void AutoLength::start(int wanted) {
@@ -126,12 +141,23 @@ bool AutoLength::may_try(int num_drafts) const {
   return costs_.round_cost(num_drafts) - 1 + catch_up_cost_ * plain_rounds_ <= balance_;
 }
 
+bool AutoLength::look_at_plain() {
+  if (!estimate_.learns()) return false;
+  if (plain_look_left_ == 0) {
+    if (--until_plain_look_ > 0) return false;
+    until_plain_look_ = kPlainLookEvery;
+    plain_look_left_ = kPlainLookRounds;
+  }
+  --plain_look_left_;
+  return true;
+}
+
 int AutoLength::next() {
   ++launched_;
   if (wanted_ != kAutoDraftLength) return wanted_;
   if (max_drafts_ == 0 || !can_pay_) return 0;
   const int drafts = best(0, tokens_per_step());
-  if (drafts > 0) return drafts;
+  if (drafts > 0) return look_at_plain() ? 0 : drafts;
   const int trial = best(1, 1.0);
   if (!may_try(trial)) return 0;
   probe_round_ = launched_;
@@ -142,6 +168,10 @@ void AutoLength::observe(const RoundOutcome& outcome) {
   ++read_;
   const int drafts = std::clamp(outcome.num_drafts, 0, max_drafts_);
   const double tokens = outcome.num_accepted + 1.0;
+  if (estimate_.learns() && wanted_ == kAutoDraftLength) {
+    estimate_.observe(outcome, plain_rounds_);
+    adopt_costs();
+  }
   double steps = costs_.round_cost(drafts);
   if (drafts > 0) {
     steps += catch_up_cost_ * plain_rounds_;

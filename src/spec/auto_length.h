@@ -3,6 +3,7 @@
 #include <array>
 
 #include "backend/round_view.h"
+#include "spec/cost_estimate.h"
 #include "spec/draft_length.h"
 #include "tandem/speedup.h"
 
@@ -34,13 +35,16 @@ class AcceptanceEstimate {
 /// and then: the rounds in between double after each failure. All that drafting loses stays below a
 /// small share of the text's time.
 ///
-/// A function of the table and of the outcomes since `start` alone, never of the clock.
+/// With a table that stands, a function of the table and of the outcomes since `start` alone, never
+/// of the clock. With one that is only a beginning, what rounds really take corrects it from text
+/// to text.
 class AutoLength final : public DraftLengthPolicy {
  public:
   /// Assumes costs of a typical pair until it is given others.
   explicit AutoLength(int max_drafts);
-  /// From the next text on. @throws UsageError when the table ends before max_drafts
-  void set_costs(const CostTable& costs);
+  /// From the next text on. @param learn whether rounds correct the table (CostEstimate)
+  /// @throws UsageError when the table ends before max_drafts
+  void set_costs(const CostTable& costs, bool learn = false);
 
   /// @param wanted a fixed K, or kAutoDraftLength
   void start(int wanted) override;
@@ -51,10 +55,15 @@ class AutoLength final : public DraftLengthPolicy {
   /// The best of K = lowest … max_drafts_. @param tokens_per_step R
   int best(int lowest, double tokens_per_step, double deviations = 0) const;
   double tokens_per_step() const;
+  /// Whether this round is plain to see what that takes, though drafting seems to pay.
+  bool look_at_plain();
+  /// Takes over what rounds cost now.
+  void adopt_costs();
   /// Whether to draft against the odds: because they are not sure yet, or to learn again.
   bool may_try(int num_drafts) const;
 
   int max_drafts_;
+  CostEstimate estimate_;
   CostTable costs_;
   double catch_up_cost_ = 0;  ///< of a row, in plain steps
   double loss_share_ = 0;     ///< of the text's time
@@ -68,6 +77,10 @@ class AutoLength final : public DraftLengthPolicy {
   int probe_interval_ = 0;         ///< plain rounds before the next trial
   int launched_ = 0, read_ = 0;    ///< rounds of this text
   int probe_round_ = 0;            ///< the round that tries, once launched: none is tried beside it
+
+  // From text to text: looks at what a plain step takes, where costs are learnt.
+  int until_plain_look_ = 0;  ///< rounds with drafts before the next
+  int plain_look_left_ = 0;   ///< rounds of the one under way
 };
 
 }  // namespace tandem

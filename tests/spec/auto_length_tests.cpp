@@ -103,10 +103,8 @@ void write(const Trace& trace, const CostTable& costs, DraftLengthPolicy& policy
     const int wanted_now = std::min(policy.next(), room);
     const int drafts = trace[at] < 0 ? 0 : wanted_now;
     const int accepted = std::min(drafts, std::max(trace[at], 0));
-    written.steps += costs.round_cost(drafts);
-    if (drafts > 0) {
-      written.steps += missing * costs.draft_catch_up_seconds / costs.verify_seconds.front();
-    }
+    const double catching_up = drafts > 0 ? missing * costs.draft_catch_up_seconds : 0;
+    written.steps += costs.round_cost(drafts) + catching_up / costs.verify_seconds.front();
     missing = drafts > 0 ? 0 : missing + 1;
     written.tokens += accepted + 1;
     written.lengths.push_back(drafts);
@@ -114,6 +112,8 @@ void write(const Trace& trace, const CostTable& costs, DraftLengthPolicy& policy
     RoundOutcome& outcome = launched.emplace_back();
     outcome.num_drafts = drafts;
     outcome.num_accepted = accepted;
+    outcome.draft_seconds = costs.draft_seconds(drafts) + catching_up;
+    outcome.verify_seconds = costs.verify_seconds[static_cast<size_t>(drafts)];
     if (launched.size() > lag) {
       policy.observe(launched.front());
       launched.pop_front();
@@ -217,6 +217,37 @@ TEST_CASE("a draft that turns bad is left", "[auto]") {
     steps += cpu_costs().round_cost(written.lengths[i]);
   }
   CHECK(steps < 1.03 * tail);
+}
+
+TEST_CASE("a table that is off is corrected by what rounds take", "[auto]") {
+  const CostTable truth = cpu_costs();
+  CostTable dear = truth, cheap = truth, uneven = truth;
+  for (size_t k = 1; k <= kMaxDrafts; ++k) {
+    dear.verify_seconds[k] *= 1.8;
+    cheap.verify_seconds[k] *= 0.6;
+    uneven.verify_seconds[k] *= k < 5 ? 1.3 : 0.8;
+  }
+  for (const auto& [name, traces] : recorded()) {
+    if (name == "n-gram") continue;
+    const double best = best_fixed_speed(traces, truth);
+    for (const CostTable& table : {truth, dear, cheap, uneven}) {
+      const auto written_with = [&](bool learn) {
+        AutoLength policy(kMaxDrafts);
+        policy.set_costs(table, learn);
+        Written written;
+        for (int run = 0; run < 6; ++run) {
+          if (run == 5) written = {};  // the last time counts
+          for (const Trace& trace : traces) {
+            write(trace, truth, policy, kAutoDraftLength, 0, written);
+          }
+        }
+        return written.speed() / best;
+      };
+      CAPTURE(name, table.verify_seconds);
+      CHECK(written_with(true) >= 0.95);
+      if (table == dear && name == "worse draft") CHECK(written_with(false) < 0.9);
+    }
+  }
 }
 
 TEST_CASE("the same outcomes give the same lengths, text after text", "[auto]") {
