@@ -21,11 +21,7 @@ constexpr double kSignificance = 1e-6;
 constexpr int kVocab = 5, kMaxDrafts = 8, kMaxRows = 16;
 constexpr int kWindow = 3, kCells = kVocab * kVocab * kVocab;
 constexpr int kPositions = 1 << 16;
-#ifdef TANDEM_SANITIZED
-constexpr int kWindows = 5000;
-#else
 constexpr int kWindows = 100000;
-#endif
 
 std::vector<float> table(float spread, uint64_t seed) {
   std::mt19937_64 random(seed);

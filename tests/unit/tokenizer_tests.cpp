@@ -48,7 +48,8 @@ TEST_CASE("the demonstration pair's tokenizers agree with the reference", "[toke
   CHECK(tokenizer.is_special(0));
   CHECK(tokenizer.is_special(1));
   CHECK_FALSE(tokenizer.is_special(2));
-  for (const auto& prompt : fixture("demo_pair").at("prompts")) {
+  const auto pair = fixture("demo_pair");
+  for (const auto& prompt : pair.at("prompts")) {
     const auto text = prompt.at("text").get<std::string>();
     const Ids ids = prompt.at("ids").get<Ids>();
     CHECK(tokenizer.encode(text, true) == ids);
