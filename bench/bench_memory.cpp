@@ -1,6 +1,8 @@
 // Planned against really used memory of a GPU. For each configuration a pair is loaded and decodes
 // a little; a second process, which holds nothing but its own context, reads the device's free
 // memory before and after. What the plan gives tandem on the device is held against the difference.
+// Asking for the free memory that a plan divides makes a CUDA context, so that the context is in
+// use before the plan is made and no part of it; its size is shown beside.
 //
 // Overheads that no formula gives are measured by the first load on a machine; give every
 // configuration twice to see what a later load plans.
@@ -80,6 +82,8 @@ class Observer {
 int measure(const std::string& config, const Observer& observer) {
   constexpr double kMiB = 1048576.0;
   try {
+    const double bare = observer.free_bytes();
+    (void)tandem::list_cuda_devices();  // makes the context
     const double before = observer.free_bytes();
     const auto engine = tandem::Engine::from_config(std::filesystem::path(config));
     tandem::SamplingParams params;
@@ -91,8 +95,10 @@ int measure(const std::string& config, const Observer& observer) {
     for (const tandem::DevicePlan& device : engine->memory_plan().devices) {
       if (device.name == "cuda:0") planned += static_cast<double>(device.bytes_of(""));
     }
-    std::printf("%-44s planned %10.1f MiB  used %10.1f MiB  difference %+.2f %%\n", config.c_str(),
-                planned / kMiB, used / kMiB, 100 * (used - planned) / planned);
+    std::printf(
+        "%-44s planned %10.1f MiB  used %10.1f MiB  difference %+.2f %%  (context %.1f MiB)\n",
+        config.c_str(), planned / kMiB, used / kMiB, 100 * (used - planned) / planned,
+        (bare - before) / kMiB);
     const tandem::EngineStats stats = engine->stats();
     for (const tandem::MemoryUse& use : stats.memory) {
       std::printf("  %-8s %-8s %-14s %12.2f MiB planned %12.2f MiB taken\n", use.device.c_str(),

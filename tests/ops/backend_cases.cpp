@@ -125,7 +125,8 @@ std::vector<float> random_floats(size_t count, uint64_t seed, float scale) {
   std::vector<float> values;
   for (uint32_t i = 0; values.size() < count; ++i) {
     for (const uint32_t bits : philox4x32({i, 0, 0, 0}, seed)) {
-      if (values.size() < count) values.push_back(scale * static_cast<float>(2 * uniform_open(bits, 0) - 1));
+      if (values.size() < count)
+        values.push_back(scale * static_cast<float>(2 * uniform_open(bits, 0) - 1));
     }
   }
   return values;

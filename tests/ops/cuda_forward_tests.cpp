@@ -100,9 +100,59 @@ double relative_error(const std::vector<float>& got, const std::vector<float>& w
   return std::sqrt(difference / size);
 }
 
+/// Holds the GPU's attention against the CPU's at the widths of `widths`, the first of which is the
+/// widest that goes by the decode kernel; the rows of narrower ones have its bits.
+void check_attention(const Layout& layout, int cached, const std::vector<int>& widths) {
+  const bool with_norm = cached == 127;
+  CAPTURE(layout.heads, layout.kv_heads, layout.head_dim, cached);
+  OpRunner cuda(cuda_device()), cpu(cpu_device());
+  const int64_t width = (layout.heads + 2 * layout.kv_heads) * layout.head_dim;
+  const auto history = random_bf16((1 << 18) + static_cast<size_t>(width), 4);
+  const auto norm =
+      with_norm ? random_bf16(static_cast<size_t>(layout.head_dim), 5) : std::vector<float>{};
+  const std::vector<int32_t> one(100, 0);
+  Attended widest;
+  for (const int rows : widths) {
+    CAPTURE(rows);
+    const Attended got = attend(cuda, layout, history, cached, rows, norm, one);
+    if (rows == 16) widest = got;
+    if (rows < 16) {
+      REQUIRE(std::memcmp(got.out.data(), widest.out.data(), got.out.size() * sizeof(float)) == 0);
+    }
+    if (rows < 16 && rows != 1) continue;
+    const Attended wanted = attend(cpu, layout, history, cached, rows, norm, one);
+    // bfloat16 roundings: of q, k, v, of the weights and of the result.
+    CHECK(relative_error(got.q, wanted.q) < 0x1p-8);
+    CHECK(relative_error(got.out, wanted.out) < 4 * 0x1p-8);
+  }
+}
+
+void check_append_and_attend(const Layout& layout, int cached, const std::vector<int>& widths) {
+  const bool with_norm = cached == 120;
+  CAPTURE(layout.heads, layout.kv_heads, layout.head_dim, cached);
+  OpRunner run(cuda_device());
+  const int64_t width = (layout.heads + 2 * layout.kv_heads) * layout.head_dim;
+  const auto history = random_bf16((1 << 18) + static_cast<size_t>(width), 4);
+  const auto norm =
+      with_norm ? random_bf16(static_cast<size_t>(layout.head_dim), 5) : std::vector<float>{};
+  for (const bool two_sequences : {false, true}) {
+    for (const int rows : widths) {
+      CAPTURE(rows, two_sequences);
+      std::vector<int32_t> sequences(static_cast<size_t>(rows), 0);
+      for (size_t i = 0; two_sequences && i < sequences.size(); ++i) sequences[i] = i / 3 % 2;
+      const Attended apart = attend(run, layout, history, cached, rows, norm, sequences);
+      const Attended together =
+          attend(run, layout, history, cached, rows, norm, sequences, Attend::kTogether);
+      REQUIRE(together.out == apart.out);
+      REQUIRE(together.keys == apart.keys);
+      REQUIRE(together.values == apart.values);
+    }
+  }
+}
+
 }  // namespace
 
-TEST_CASE("CUDA norm and add agree with the CPU", "[cuda]") {
+TEST_CASE("CUDA norm and add agree with the CPU", "[cuda][sanitize]") {
   if (!has_gpu()) return;
   const int64_t cols = GENERATE(320, 4096, 16384, 30);
   OpRunner cuda(cuda_device()), cpu(cpu_device());
@@ -125,28 +175,14 @@ TEST_CASE("CUDA attention agrees with the CPU at every width, prefill too", "[cu
   const Layout layout = GENERATE(Layout{8, 4, 64}, Layout{8, 2, 128}, Layout{2, 2, 32},
                                  Layout{8, 1, 128}, Layout{4, 2, 96}, Layout{2, 1, 256});
   const int cached = GENERATE(0, 5, 127, 600);
-  const bool with_norm = cached == 127;
-  CAPTURE(layout.heads, layout.kv_heads, layout.head_dim, cached);
-  OpRunner cuda(cuda_device()), cpu(cpu_device());
-  const int64_t width = (layout.heads + 2 * layout.kv_heads) * layout.head_dim;
-  const auto history = random_bf16((1 << 18) + static_cast<size_t>(width), 4);
-  const auto norm =
-      with_norm ? random_bf16(static_cast<size_t>(layout.head_dim), 5) : std::vector<float>{};
-  const std::vector<int32_t> one(100, 0);
-  Attended widest;
-  for (const int rows : {16, 1, 2, 3, 5, 8, 9, 15, 17, 100}) {
-    CAPTURE(rows);
-    const Attended got = attend(cuda, layout, history, cached, rows, norm, one);
-    if (rows == 16) widest = got;
-    if (rows < 16) {
-      REQUIRE(std::memcmp(got.out.data(), widest.out.data(), got.out.size() * sizeof(float)) == 0);
-    }
-    if (rows < 16 && rows != 1) continue;
-    const Attended wanted = attend(cpu, layout, history, cached, rows, norm, one);
-    // bfloat16 roundings: of q, k, v, of the weights and of the result.
-    CHECK(relative_error(got.q, wanted.q) < 0x1p-8);
-    CHECK(relative_error(got.out, wanted.out) < 4 * 0x1p-8);
-  }
+  check_attention(layout, cached, {16, 1, 2, 3, 5, 8, 9, 15, 17, 100});
+}
+
+TEST_CASE("CUDA attention in few launches", "[cuda][sanitize]") {
+  if (!has_gpu()) return;
+  const Layout layout = GENERATE(Layout{4, 2, 64}, Layout{2, 2, 32}, Layout{4, 1, 128},
+                                 Layout{2, 1, 96}, Layout{2, 1, 256});
+  check_attention(layout, 127, {16, 1, 20});
 }
 
 TEST_CASE("CUDA appends and attends in one op as in two", "[cuda]") {
@@ -155,29 +191,16 @@ TEST_CASE("CUDA appends and attends in one op as in two", "[cuda]") {
       GENERATE(Layout{8, 4, 64}, Layout{8, 2, 128}, Layout{2, 2, 32}, Layout{14, 2, 64},
                Layout{8, 1, 128}, Layout{4, 2, 96}, Layout{2, 1, 256});
   const int cached = GENERATE(0, 5, 120, 600);
-  const bool with_norm = cached == 120;
-  CAPTURE(layout.heads, layout.kv_heads, layout.head_dim, cached);
-  OpRunner run(cuda_device());
-  const int64_t width = (layout.heads + 2 * layout.kv_heads) * layout.head_dim;
-  const auto history = random_bf16((1 << 18) + static_cast<size_t>(width), 4);
-  const auto norm =
-      with_norm ? random_bf16(static_cast<size_t>(layout.head_dim), 5) : std::vector<float>{};
-  for (const bool two_sequences : {false, true}) {
-    for (const int rows : {1, 2, 5, 8, 11, 16, 40}) {
-      CAPTURE(rows, two_sequences);
-      std::vector<int32_t> sequences(static_cast<size_t>(rows), 0);
-      for (size_t i = 0; two_sequences && i < sequences.size(); ++i) sequences[i] = i / 3 % 2;
-      const Attended apart = attend(run, layout, history, cached, rows, norm, sequences);
-      const Attended together =
-          attend(run, layout, history, cached, rows, norm, sequences, Attend::kTogether);
-      REQUIRE(together.out == apart.out);
-      REQUIRE(together.keys == apart.keys);
-      REQUIRE(together.values == apart.values);
-    }
-  }
+  check_append_and_attend(layout, cached, {1, 2, 5, 8, 11, 16, 40});
 }
 
-TEST_CASE("CUDA attention keeps sequences apart", "[cuda]") {
+TEST_CASE("CUDA appends and attends in few launches", "[cuda][sanitize]") {
+  if (!has_gpu()) return;
+  const Layout layout = GENERATE(Layout{4, 2, 64}, Layout{2, 1, 128});
+  check_append_and_attend(layout, 120, {5, 20});
+}
+
+TEST_CASE("CUDA attention keeps sequences apart", "[cuda][sanitize]") {
   if (!has_gpu()) return;
   const Layout layout{8, 2, 64};
   OpRunner cuda(cuda_device()), cpu(cpu_device());
@@ -191,7 +214,7 @@ TEST_CASE("CUDA attention keeps sequences apart", "[cuda]") {
   CHECK(relative_error(got.out, wanted.out) < 4 * 0x1p-8);
 }
 
-TEST_CASE("A captured CUDA graph replays its work", "[cuda]") {
+TEST_CASE("A captured CUDA graph replays its work", "[cuda][sanitize]") {
   if (!has_gpu()) return;
   OpRunner run(cuda_device());
   const TensorView x = run.floats(std::vector<float>(1000, 1.0f), {1000});

@@ -202,7 +202,7 @@ TEST_CASE("CUDA matmuls of small shapes", "[cuda][sanitize]") {
   check_carried_norm(format, hidden, {16, 1, 20});
 }
 
-TEST_CASE("CUDA embedding reads the packed table of every format", "[cuda]") {
+TEST_CASE("CUDA embedding reads the packed table of every format", "[cuda][sanitize]") {
   if (!has_gpu()) return;
   const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,
                                        WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
@@ -228,7 +228,7 @@ TEST_CASE("CUDA embedding reads the packed table of every format", "[cuda]") {
   }
 }
 
-TEST_CASE("The GPU holds the codes and scales that the CPU holds", "[cuda]") {
+TEST_CASE("The GPU holds the codes and scales that the CPU holds", "[cuda][sanitize]") {
   if (!has_gpu()) return;
   const WeightFormat format = GENERATE(WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
   const int64_t cols = GENERATE(64, 127, 320, 2048);

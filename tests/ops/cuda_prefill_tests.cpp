@@ -33,19 +33,8 @@ Product load(OpRunner& run, const Case& c, WeightFormat format,
   return product;
 }
 
-}  // namespace
-
-TEST_CASE("Wide products through the library agree with those of the packed weights", "[cuda]") {
-  if (!has_gpu()) return;
-  const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,
-                                       WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
-  // More outputs than a slice has; segments that end inside a panel; inputs that end inside a
-  // block.
-  const Case c = GENERATE(Case{{4200, 520, 520}, 256}, Case{{100, 36, 36}, 328, false, true},
-                          Case{{2600, 2600}, 192, true}, Case{{180, 180}, 136, true, true},
-                          Case{{48}, 100}, Case{{96}, 4096});
-  const auto epilogue = c.paired ? Epilogue::kSiluGate : GENERATE(Epilogue::kStore, Epilogue::kAdd);
-  const int rows = GENERATE(33, 129, 300);
+/// Multiplies with the packed weights, then through the library, and holds one against the other.
+void check_wide_product(const Case& c, WeightFormat format, Epilogue epilogue, int rows) {
   CAPTURE(name_of(format), c.segments, c.cols, c.paired, c.bias, static_cast<int>(epilogue), rows);
   OpRunner run(cuda_device());
   std::vector<std::vector<float>> weights;
@@ -115,4 +104,28 @@ TEST_CASE("Wide products through the library agree with those of the packed weig
     }
   }
   CHECK(worst <= 1.0);
+}
+
+}  // namespace
+
+TEST_CASE("Wide products through the library agree with those of the packed weights", "[cuda]") {
+  if (!has_gpu()) return;
+  const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,
+                                       WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
+  // More outputs than a slice has; segments that end inside a panel; inputs that end inside a
+  // block.
+  const Case c = GENERATE(Case{{4200, 520, 520}, 256}, Case{{100, 36, 36}, 328, false, true},
+                          Case{{2600, 2600}, 192, true}, Case{{180, 180}, 136, true, true},
+                          Case{{48}, 100}, Case{{96}, 4096});
+  const auto epilogue = c.paired ? Epilogue::kSiluGate : GENERATE(Epilogue::kStore, Epilogue::kAdd);
+  const int rows = GENERATE(33, 129, 300);
+  check_wide_product(c, format, epilogue, rows);
+}
+
+TEST_CASE("Wide products in few launches", "[cuda][sanitize]") {
+  if (!has_gpu()) return;
+  const WeightFormat format = GENERATE(WeightFormat::kBF16, WeightFormat::kF16,
+                                       WeightFormat::kFp8E4M3, WeightFormat::kInt4Group128);
+  const Case c = GENERATE(Case{{100, 36, 36}, 136, false, true}, Case{{180, 180}, 136, true, true});
+  check_wide_product(c, format, c.paired ? Epilogue::kSiluGate : Epilogue::kAdd, 65);
 }

@@ -65,19 +65,15 @@ struct DeviceRound {
   }
 };
 
-}  // namespace
-
-TEST_CASE("CUDA rounds accept what the CPU accepts", "[cuda]") {
-  if (!has_gpu()) return;
-  const AcceptRule rule = GENERATE(AcceptRule::kExact, AcceptRule::kRejection, AcceptRule::kBlock);
-  const bool certain = GENERATE(false, true);
+/// Accepts and commits `trials` rounds on both devices; every second one has the wide vocabulary.
+void check_accept(AcceptRule rule, bool certain, uint32_t trials, int wide_vocab,
+                  size_t fewest_counts) {
   OpRunner cuda(cuda_device()), cpu(cpu_device());
   std::set<int32_t> counts;
   int different = 0;
-  constexpr int kTrials = 60;
-  for (uint32_t seed = 0; seed < kTrials; ++seed) {
+  for (uint32_t seed = 0; seed < trials; ++seed) {
     std::vector<int32_t> results[2];
-    const int vocab = seed % 2 == 0 ? 50 : 3001;
+    const int vocab = seed % 2 == 0 ? 50 : wide_vocab;
     const int drafts = static_cast<int>(seed % 6);
     for (int i = 0; i < 2; ++i) {
       OpRunner& run = i == 0 ? cuda : cpu;
@@ -98,34 +94,13 @@ TEST_CASE("CUDA rounds accept what the CPU accepts", "[cuda]") {
     }
     different += results[0] == results[1] ? 0 : 1;
   }
-  CHECK(counts.size() >= 3);
-  // Sums of 3001 doubles in another order move a boundary by 1e-13 of the unit interval.
+  CHECK(counts.size() >= fewest_counts);
+  // Sums of thousands of doubles in another order move a boundary by 1e-13 of the unit interval.
   CHECK(different == 0);
 }
 
-TEST_CASE("CUDA and CPU agree on the expected acceptance", "[cuda]") {
-  if (!has_gpu()) return;
-  const bool certain = GENERATE(false, true);
-  const int vocab = GENERATE(50, 3001, 40001);
-  OpRunner cuda(cuda_device()), cpu(cpu_device());
-  std::vector<float> results[2];
-  for (int i = 0; i < 2; ++i) {
-    OpRunner& run = i == 0 ? cuda : cpu;
-    const DeviceRound round(run, vocab, certain, 7);
-    auto* const out = run.array(std::vector<float>(DeviceRound::kDrafts, -1.0f));
-    run.backend->expected_acceptance(round.view, DeviceRound::kDrafts - 1, out, *run.stream);
-    results[i] = run.fetch(out, DeviceRound::kDrafts);
-  }
-  CHECK(results[0].back() == -1.0f);
-  for (size_t i = 0; i < results[0].size(); ++i) {
-    // Sums of doubles in another order, rounded once to float32.
-    CHECK(results[0][i] == Approx(results[1][i]).epsilon(2e-7));
-  }
-}
-
-TEST_CASE("CUDA choices and distributions agree with the CPU", "[cuda]") {
-  if (!has_gpu()) return;
-  const int vocab = GENERATE(50, 6144, 40001);
+/// Chooses and samples on both devices by each `step`th of the kinds of transforms.
+void check_choices(int vocab, size_t step) {
   OpRunner cuda(cuda_device()), cpu(cpu_device());
   const int rows = 5, columns = vocab + 7;
   auto logits = random_bf16(static_cast<size_t>(rows * columns), 21, 3.0f);  // has many ties
@@ -144,8 +119,9 @@ TEST_CASE("CUDA choices and distributions agree with the CPU", "[cuda]") {
                    .top_p = 0.95f,
                    .min_p = 0.01f};
   transforms[6].top_p = 0.3f;
-  for (size_t t = 0; t < transforms.size(); ++t) {
+  for (size_t t = 0; t < transforms.size(); t += step) {
     for (const bool masked : {false, true}) {
+      if (step > 1 && masked != (t > 0)) continue;
       CAPTURE(vocab, t, masked);
       std::vector<float> probs[2];
       std::vector<int32_t> ids[2];
@@ -187,7 +163,53 @@ TEST_CASE("CUDA choices and distributions agree with the CPU", "[cuda]") {
   }
 }
 
-TEST_CASE("CUDA rows and log-probabilities agree with the CPU", "[cuda]") {
+}  // namespace
+
+TEST_CASE("CUDA rounds accept what the CPU accepts", "[cuda]") {
+  if (!has_gpu()) return;
+  const AcceptRule rule = GENERATE(AcceptRule::kExact, AcceptRule::kRejection, AcceptRule::kBlock);
+  const bool certain = GENERATE(false, true);
+  check_accept(rule, certain, 60, 3001, 3);
+}
+
+TEST_CASE("CUDA accepts in few launches", "[cuda][sanitize]") {
+  if (!has_gpu()) return;
+  const AcceptRule rule = GENERATE(AcceptRule::kExact, AcceptRule::kRejection, AcceptRule::kBlock);
+  const bool certain = GENERATE(false, true);
+  check_accept(rule, certain, 12, 400, 2);
+}
+
+TEST_CASE("CUDA and CPU agree on the expected acceptance", "[cuda][sanitize]") {
+  if (!has_gpu()) return;
+  const bool certain = GENERATE(false, true);
+  const int vocab = GENERATE(50, 3001, 40001);
+  OpRunner cuda(cuda_device()), cpu(cpu_device());
+  std::vector<float> results[2];
+  for (int i = 0; i < 2; ++i) {
+    OpRunner& run = i == 0 ? cuda : cpu;
+    const DeviceRound round(run, vocab, certain, 7);
+    auto* const out = run.array(std::vector<float>(DeviceRound::kDrafts, -1.0f));
+    run.backend->expected_acceptance(round.view, DeviceRound::kDrafts - 1, out, *run.stream);
+    results[i] = run.fetch(out, DeviceRound::kDrafts);
+  }
+  CHECK(results[0].back() == -1.0f);
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    // Sums of doubles in another order, rounded once to float32.
+    CHECK(results[0][i] == Approx(results[1][i]).epsilon(2e-7));
+  }
+}
+
+TEST_CASE("CUDA choices and distributions agree with the CPU", "[cuda]") {
+  if (!has_gpu()) return;
+  check_choices(GENERATE(50, 6144, 40001), 1);
+}
+
+TEST_CASE("CUDA choices and distributions in few launches", "[cuda][sanitize]") {
+  if (!has_gpu()) return;
+  check_choices(GENERATE(50, 700), 5);
+}
+
+TEST_CASE("CUDA rows and log-probabilities agree with the CPU", "[cuda][sanitize]") {
   if (!has_gpu()) return;
   OpRunner cuda(cuda_device()), cpu(cpu_device());
   const auto logits = random_bf16(3 * 5000, 8, 4.0f);
