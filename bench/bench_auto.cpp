@@ -37,7 +37,7 @@ struct Options {
   std::string dataset;
   std::string device, expand, draft_expand, cost_table;
   std::vector<std::string> pairs = {"good", "poor", "hopeless", "ngram"};
-  double noise = 0.1;
+  double noise = 0.15;
   int limit = 16;
   int max_tokens = 200;
   int repeats = 3;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 
 #include "tandem/error.h"
@@ -16,6 +17,10 @@ constexpr double kPriorAcceptance = 0.75;
 /// acceptance of one.
 constexpr double kPriorWeight = 4;
 constexpr double kPooledWeight = 4;
+/// What was seen in earlier texts, after one text more.
+constexpr double kTextRemembered = 0.8;
+/// Of the rounds between two trials, what is left of them for the next text.
+constexpr int kProbeShareOfNextText = 4;
 /// A round's weight in the estimate after one round more.
 constexpr double kRemembered = 0.98;
 /// The same for R, which is to be a mean over more than one passage of the text.
@@ -36,6 +41,8 @@ constexpr double kLeastLossShare = 0.006, kMostLossShare = 0.012;
 constexpr double kLossOverCatchUp = 1.25;
 /// How many times too dear a table may be that is corrected, for drafting to be tried at all.
 constexpr double kTableDoubt = 1.5;
+/// The most that a plain step behind drafts counts for, in plain steps: beyond, it was held up.
+constexpr double kMostAftermath = 2;
 /// Rounds with drafts before the first look at what a plain step takes, and between two; and the
 /// plain rounds of one, of which the first does not count.
 constexpr int kFirstPlainLook = 24, kPlainLookEvery = 128, kPlainLookRounds = 3;
@@ -47,6 +54,18 @@ constexpr double kBenefitOfDoubt = 1;
 void AcceptanceEstimate::reset() {
   tried_.fill(0);
   stood_.fill(0);
+  earlier_tried_ = earlier_stood_ = 0;
+}
+
+void AcceptanceEstimate::begin_text() {
+  const auto sum = [](const auto& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0);
+  };
+  const double tried = kTextRemembered * (earlier_tried_ + sum(tried_));
+  const double stood = kTextRemembered * (earlier_stood_ + sum(stood_));
+  reset();
+  earlier_tried_ = tried;
+  earlier_stood_ = stood;
 }
 
 void AcceptanceEstimate::observe(int num_drafts, int num_accepted) {
@@ -61,7 +80,10 @@ void AcceptanceEstimate::observe(int num_drafts, int num_accepted) {
 }
 
 std::array<double, kMaxSpeculativeTokens> AcceptanceEstimate::conditional(double deviations) const {
-  double tried = kPriorWeight, stood = kPriorWeight * kPriorAcceptance;
+  // Of earlier texts the share counts, no more than what is assumed of a draft otherwise.
+  const double prior =
+      (kPriorWeight * kPriorAcceptance + earlier_stood_) / (kPriorWeight + earlier_tried_);
+  double tried = kPriorWeight, stood = kPriorWeight * prior;
   for (size_t i = 0; i < tried_.size(); ++i) {
     tried += tried_[i];
     stood += stood_[i];
@@ -103,12 +125,18 @@ void AutoLength::adopt_costs() {
 
 void AutoLength::start(int wanted) {
   wanted_ = wanted;
-  acceptance_.reset();
+  const bool remembers = estimate_.learns();
+  if (remembers) {
+    acceptance_.begin_text();
+  } else {
+    acceptance_.reset();
+  }
   steps_ = kRateWeight;
   tokens_ = 0;
   balance_ = kFirstBalance;
   plain_rounds_ = launched_ = read_ = probe_round_ = 0;
-  probe_interval_ = kFirstProbe;
+  probe_interval_ =
+      remembers ? std::max(probe_interval_ / kProbeShareOfNextText, kFirstProbe) : kFirstProbe;
   if (max_drafts_ > 0) {
     tokens_ = kRateWeight * std::max(1.0, best_speedup(costs_, acceptance_.conditional()).speedup);
   }
@@ -164,6 +192,17 @@ int AutoLength::next() {
   return trial;
 }
 
+/// By the table; but where costs are learnt, the first plain steps behind drafts, which find the
+/// main model's weights out of the cache, count for what they took.
+double AutoLength::steps_of(const RoundOutcome& outcome, int drafts) const {
+  const double expected =
+      costs_.round_cost(drafts) + (drafts > 0 ? catch_up_cost_ * plain_rounds_ : 0);
+  const double plain = estimate_.plain_seconds();
+  if (drafts > 0 || plain_rounds_ > 0 || plain <= 0) return expected;
+  return std::clamp((outcome.draft_seconds + outcome.verify_seconds) / plain, expected,
+                    kMostAftermath * expected);
+}
+
 void AutoLength::observe(const RoundOutcome& outcome) {
   ++read_;
   const int drafts = std::clamp(outcome.num_drafts, 0, max_drafts_);
@@ -172,9 +211,8 @@ void AutoLength::observe(const RoundOutcome& outcome) {
     estimate_.observe(outcome, plain_rounds_);
     adopt_costs();
   }
-  double steps = costs_.round_cost(drafts);
+  const double steps = steps_of(outcome, drafts);
   if (drafts > 0) {
-    steps += catch_up_cost_ * plain_rounds_;
     acceptance_.observe(drafts, outcome.num_accepted);
     const bool failed = outcome.num_accepted == 0;
     if (plain_rounds_ >= probe_interval_) {

@@ -15,6 +15,9 @@ namespace tandem {
 class AcceptanceEstimate {
  public:
   void reset();
+  /// Forgets, too, but begins the next text with what this one showed besides what is assumed of
+  /// any draft.
+  void begin_text();
   /// A round drafted `num_drafts` >= 1 tokens, and the first `num_accepted` stood.
   void observe(int num_drafts, int num_accepted);
   /// [i]: the chance that draft i stands when all before it do. @param deviations what is added, in
@@ -24,6 +27,7 @@ class AcceptanceEstimate {
  private:
   std::array<double, kMaxSpeculativeTokens> tried_{};
   std::array<double, kMaxSpeculativeTokens> stood_{};
+  double earlier_tried_ = 0, earlier_stood_ = 0;  ///< of all positions, in earlier texts
 };
 
 /// Chooses the K that maximises E(K) - R T(K), K = 0 included: what a round is expected to give,
@@ -52,6 +56,8 @@ class AutoLength final : public DraftLengthPolicy {
   void observe(const RoundOutcome& outcome) override;
 
  private:
+  /// What a round took, in plain steps.
+  double steps_of(const RoundOutcome& outcome, int drafts) const;
   /// The best of K = lowest … max_drafts_. @param tokens_per_step R
   int best(int lowest, double tokens_per_step, double deviations = 0) const;
   double tokens_per_step() const;

@@ -25,6 +25,7 @@ double squared(double x) { return x * x; }
 void CostEstimate::set(const CostTable& table, bool learns) {
   table_ = costs_ = table;
   learns_ = learns;
+  paced_ = false;
   if (!learns) return;
   states_ = std::min(table.verify_seconds.size(), kMostStates);
   for (size_t apart = 0; apart < kMostStates; ++apart) {
@@ -49,8 +50,13 @@ void CostEstimate::observe(const RoundOutcome& outcome, int uncached) {
   const double expected = table_.round_seconds(outcome.num_drafts) + caught_up;
   const double seconds = outcome.draft_seconds + outcome.verify_seconds;
   if (expected <= 0 || seconds <= 0) return;
+  paced_ = true;
   update(k, std::log(seconds / expected));
   correct();
+}
+
+double CostEstimate::plain_seconds() const {
+  return paced_ ? table_.verify_seconds.front() * std::exp(mean_[0]) : 0;
 }
 
 /// One step of the filter. The observation is the pace, plus state k where that is not the pace.

@@ -25,6 +25,9 @@ class CostEstimate {
   /// on
   void observe(const RoundOutcome& outcome, int uncached);
 
+  /// What a plain step takes at the machine's pace now; 0 where nothing is learnt yet.
+  double plain_seconds() const;
+
   /// What rounds cost now. Where it learns, all of a round stands under `verify_seconds`.
   const CostTable& costs() const { return costs_; }
 
@@ -37,6 +40,7 @@ class CostEstimate {
 
   CostTable table_, costs_;
   bool learns_ = false;
+  bool paced_ = false;  ///< some round has told the pace
   size_t states_ = 0;
   std::array<double, kMostStates> alike_{};  ///< correlation of states so far apart
   std::array<double, kMostStates> mean_{};
