@@ -177,6 +177,7 @@ bool run_pair(const Options& options, const std::string& name, const std::vector
   const CostTable& costs = engine->info().costs;
   for (int k = 0; k <= costs.max_drafts(); ++k) std::printf(" %.2f", costs.round_cost(k));
   std::printf("\n");
+  std::fflush(stdout);
   return report(name, measure(*engine, pair, prompts, options.repeats), options.repeats);
 }
 
