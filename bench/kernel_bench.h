@@ -200,22 +200,23 @@ class Model {
   double weight_bytes_ = 0;
 };
 
-/// Median seconds of a replay of what `work` launches.
+/// Median seconds of a replay of what `work` launches; several follow each other between two events,
+/// as passes do in a model.
 inline double graph_seconds(Backend& backend, Stream& stream, const std::function<void()>& work) {
   work();  // scratch memory grows here, not in the graph
   const auto graph = backend.capture(stream, work);
   const auto begin = backend.make_event(), end = backend.make_event();
-  constexpr int kReplays = 9, kWarmUps = 2;
+  constexpr int kRepetitions = 7, kWarmUps = 1, kReplays = 4;
   std::vector<double> seconds;
-  for (int i = 0; i < kWarmUps + kReplays; ++i) {
+  for (int i = 0; i < kWarmUps + kRepetitions; ++i) {
     stream.record(*begin);
-    graph->launch(stream);
+    for (int replay = 0; replay < kReplays; ++replay) graph->launch(stream);
     stream.record(*end);
     end->wait();
-    if (i >= kWarmUps) seconds.push_back(end->seconds_since(*begin));
+    if (i >= kWarmUps) seconds.push_back(end->seconds_since(*begin) / kReplays);
   }
-  std::nth_element(seconds.begin(), seconds.begin() + kReplays / 2, seconds.end());
-  return seconds[kReplays / 2];
+  std::nth_element(seconds.begin(), seconds.begin() + kRepetitions / 2, seconds.end());
+  return seconds[kRepetitions / 2];
 }
 
 class Report {

@@ -18,7 +18,8 @@ std::vector<DeviceInfo> list_cuda_devices();
 double measure_read_bandwidth(DeviceId device);
 
 /// Seconds of one product out = x W^T of plain bfloat16 matrices through cuBLASLt, random numbers:
-/// the median over runs that go round several weights, so that no cache holds them.
+/// the median over runs that follow each other and go round several weights, so that no cache
+/// holds them.
 /// x (rows, inputs), W (outputs, inputs), out (rows, outputs) bfloat16. @throws as
 /// make_cuda_backend
 double measure_library_product(DeviceId device, int64_t rows, int64_t outputs, int64_t inputs);

@@ -31,7 +31,7 @@ void fill_random(CudaBackend& backend, const DeviceBuffer& buffer, Stream& strea
 
 double measure_library_product(DeviceId device, int64_t rows, int64_t outputs, int64_t inputs) {
   constexpr size_t kBeyondCaches = size_t{256} << 20, kWorkspace = size_t{32} << 20;
-  constexpr int kWarmUps = 3, kRuns = 15;
+  constexpr int kWarmUps = 1, kRepetitions = 5, kRuns = 8;
   const char* const purpose = "measuring the matrix rate";
   CudaBackend backend(device);
   const auto stream = backend.make_stream();
@@ -47,10 +47,10 @@ double measure_library_product(DeviceId device, int64_t rows, int64_t outputs, i
   fill_random(backend, x, *stream);
   LibraryMatmul library(device.index);
   std::vector<double> seconds;
-  for (int run = 0; run < kWarmUps + kRuns; ++run) {
-    const auto* const weight = static_cast<const std::byte*>(all_weights.data()) +
-                               static_cast<size_t>(run) % weights * weight_bytes;
-    stream->record(*begin);
+  size_t next = 0;
+  const auto run = [&] {
+    const auto* const weight =
+        static_cast<const std::byte*>(all_weights.data()) + next++ % weights * weight_bytes;
     library.run({.rows = rows, .outputs = outputs, .inputs = inputs, .out_stride = outputs},
                 {.weight = weight,
                  .x = x.data(),
@@ -58,12 +58,16 @@ double measure_library_product(DeviceId device, int64_t rows, int64_t outputs, i
                  .workspace = workspace.data(),
                  .workspace_bytes = kWorkspace},
                 static_cast<CudaStream&>(*stream).handle());
+  };
+  for (int repetition = 0; repetition < kWarmUps + kRepetitions; ++repetition) {
+    stream->record(*begin);
+    for (int i = 0; i < kRuns; ++i) run();
     stream->record(*end);
     end->wait();
-    if (run >= kWarmUps) seconds.push_back(end->seconds_since(*begin));
+    if (repetition >= kWarmUps) seconds.push_back(end->seconds_since(*begin) / kRuns);
   }
-  std::nth_element(seconds.begin(), seconds.begin() + kRuns / 2, seconds.end());
-  return seconds[kRuns / 2];
+  std::nth_element(seconds.begin(), seconds.begin() + kRepetitions / 2, seconds.end());
+  return seconds[kRepetitions / 2];
 }
 
 }  // namespace tandem
