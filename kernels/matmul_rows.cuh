@@ -27,6 +27,15 @@ __device__ __forceinline__ void sync_multipliers() {
 template <int kValue>
 using Constant = std::integral_constant<int, kValue>;
 
+/// Calls run(Constant<0>()) … run(Constant<kCount - 1>()).
+template <int kCount, typename Run>
+__device__ __forceinline__ void for_each(Run&& run) {
+  static_assert(kCount == 1 || kCount == 2 || kCount == 4);
+  run(Constant<0>());
+  if constexpr (kCount > 1) run(Constant<1>());
+  if constexpr (kCount > 2) run(Constant<2>()), run(Constant<3>());
+}
+
 /// Calls run(first, number) for the panels 0 … min(count, kPanels) - 1 of a stage, as many at once
 /// as it goes: their products do not wait for each other.
 template <int kPanels, typename Run>
@@ -90,12 +99,13 @@ __device__ __forceinline__ void finish_sum(const MatmulArgs& args, int panel, in
   if (output == 0 && is_row) args.squares_out[row * args.panel_count + panel] = squares;
 }
 
-template <Packed kFormat, int kRowTiles, bool kVectors>
+/// @tparam kPanels panels of a stage; with fewer than fit, no block has more of them in all
+template <Packed kFormat, int kRowTiles, bool kVectors, int kPanels>
 __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul_rows_kernel(
     const __grid_constant__ MatmulArgs args) {
-  constexpr int kGroup = panels_per_group(kRowTiles);
-  constexpr int kPanels = panels_per_stage(kFormat);
-  constexpr int kChunkBytes = chunk_bytes(kFormat);
+  constexpr int kGroup =
+      kPanels == chunks_per_stage(kFormat) ? panels_per_group(kRowTiles) : kPanels;
+  constexpr int kDepth = Walk<kFormat, kPanels>::kDepth;
   constexpr int kRows = 8 * kRowTiles;
   static_assert(kGroup % kPanels == 0);
   extern __shared__ __align__(128) unsigned char shared[];
@@ -105,7 +115,8 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
   const Groups groups(args.panel_count, kGroup);
 
   let_next_kernel_start();
-  Ring<kFormat> ring(shared, Walk<kFormat>(args.panels, groups, blocks), warp, lane);
+  Ring<kFormat, kPanels> ring(shared, Walk<kFormat, kPanels>(args.panels, groups, blocks), warp,
+                              lane);
   if (warp == kWarps) {
     ring.copy_all();
     return;
@@ -124,14 +135,14 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
   constexpr int kAhead = kInputsAhead / kRowTiles;
   unsigned char* const slots =
       shared + ring_bytes(kFormat) + kReduceBytes + warp * kInputsAhead * kRowTileBytes + lane * 16;
-  int slot = 0, next_block = warp;
+  int slot = 0, next_chunk = 0;
   const auto fetch_inputs = [&] {
     unsigned char* to = slots + slot * kRowTiles * kRowTileBytes;
 #pragma unroll
     for (int n = 0; n < kRowTiles; ++n) {
 #pragma unroll
       for (int h = 0; h < 2; ++h, to += kWarpLanes * 16) {
-        const int input = next_block * kBlockInputs + 32 * h;
+        const int input = (next_chunk + warp) * kBlockInputs + 32 * h;
         if constexpr (kVectors) {
           const bool real = input < inputs_left[n];
           copy_async16(to, real ? x[n] + input : args.x, real);
@@ -140,16 +151,19 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
         }
       }
     }
-    // behind the last block the next group begins with the first one again
-    next_block = next_block + kWarps < blocks ? next_block + kWarps : warp;
+    // behind the last chunk the next group begins with the first one again
+    next_chunk = next_chunk + kWarps < blocks ? next_chunk + kWarps : 0;
     slot = slot + 1 < kAhead ? slot + 1 : 0;
 #if __CUDA_ARCH__ >= 900
     copy_async_commit();  // before, these copies belong to the ring's next group
 #endif
   };
-  uint4 inputs[kRowTiles][2];
-  float2 offsets[kRowTiles];
-  const auto take_inputs = [&] {
+  // Chunks of a stage that are worked on together: their products do not wait for each other.
+  constexpr int kTogether = kRowTiles == 1 ? kDepth : 1;
+  static_assert(kTogether <= kAhead && kDepth % kTogether == 0);
+  uint4 inputs[kTogether][kRowTiles][2];
+  float2 offsets[kTogether][kRowTiles];
+  const auto take_inputs = [&](auto at) {
 #if __CUDA_ARCH__ >= 900
     copy_async_wait<kAhead - 1>();
 #endif
@@ -158,9 +172,9 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
     for (int n = 0; n < kRowTiles; ++n) {
 #pragma unroll
       for (int h = 0; h < 2; ++h, from += kWarpLanes * 16) {
-        inputs[n][h] = to_operand<kFormat>(*reinterpret_cast<const uint4*>(from));
+        inputs[at][n][h] = to_operand<kFormat>(*reinterpret_cast<const uint4*>(from));
       }
-      offsets[n] = input_offsets<kFormat>(inputs[n]);
+      offsets[at][n] = input_offsets<kFormat>(inputs[at][n]);
     }
     fetch_inputs();
   };
@@ -185,7 +199,8 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
   // Thread (slice, row, output) adds up the warps' sums of one of the panels of a round.
   constexpr int kPanelFloats = kRows * kReducePitch;
   constexpr int kSlices = kWarps * kWarpLanes / (kRows * kPanelOutputs);
-  static_assert(kSlices * kWarps * kPanelFloats * 4 <= kReduceBytes && kGroup % kSlices == 0);
+  static_assert(kSlices * kWarps * kPanelFloats * 4 <= kReduceBytes);
+  constexpr int kRounds = (kGroup + kSlices - 1) / kSlices;
   const int slice = threadIdx.x / (kRows * kPanelOutputs);
   const int row = threadIdx.x / kPanelOutputs % kRows, output = threadIdx.x % kPanelOutputs;
 
@@ -194,32 +209,42 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
     const int count = groups.begin(group + 1) - first;
     float sums[kGroup][kRowTiles][4] = {};
     // What the sums are added to comes while they are formed.
-    float residuals[kGroup / kSlices];
+    float residuals[kRounds];
 #pragma unroll
     for (int p = 0; p < kGroup; p += kSlices) {
       residuals[p / kSlices] =
           p + slice < count ? load_residual(args, first + p + slice, row, output) : 0.0f;
     }
-    for (int chunk = 0; chunk < blocks; chunk += kWarps) {
+    for (int block = 0; block < blocks; block += kDepth * kWarps) {
 #pragma unroll
       for (int p = 0; p < kGroup; p += kPanels) {
         if (p < count) {
           const unsigned char* stage = ring.front();
-          if (p == 0) take_inputs();
-          // Behind the last input the stage holds old bytes.
-          if (chunk + warp < blocks) {
+#pragma unroll
+          for (int first_chunk = 0; first_chunk < kDepth; first_chunk += kTogether) {
+            if (p == 0) {
+              for_each<kTogether>([&](auto at) {
+                if (block + (first_chunk + at) * kWarps < blocks) take_inputs(at);
+              });
+            }
             const auto multiply_panels = [&](auto from, auto number) {
 #pragma unroll
               for (int q = from; q < from + number; ++q) {
-                const unsigned char* data = stage + q * kChunkBytes;
-                const WeightBlock<kFormat> weights(data, lane);
-                uint32_t a[4][4];
+                for_each<kTogether>([&](auto at) {
+                  // Behind the last input the stage holds old bytes.
+                  if (block + (first_chunk + at) * kWarps + warp >= blocks) return;
+                  const unsigned char* data = stage + q * Ring<kFormat, kPanels>::kPanelBytes +
+                                              (first_chunk + at) * chunk_bytes(kFormat);
+                  const WeightBlock<kFormat> weights(data, lane);
+                  uint32_t a[4][4];
 #pragma unroll
-                for (int j = 0; j < 4; ++j) weights.tile(j, a[j]);
+                  for (int j = 0; j < 4; ++j) weights.tile(j, a[j]);
 #pragma unroll
-                for (int n = 0; n < kRowTiles; ++n) {
-                  multiply_block<kFormat>(sums[p + q][n], a, inputs[n], offsets[n], data, g);
-                }
+                  for (int n = 0; n < kRowTiles; ++n) {
+                    multiply_block<kFormat>(sums[p + q][n], a, inputs[at][n], offsets[at][n], data,
+                                            g);
+                  }
+                });
               }
             };
             for_panels<kPanels>(count - p, multiply_panels);
@@ -234,7 +259,7 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
       if (p < count) {
         if (group + p > 0) sync_multipliers();  // the last round's sums have been read
 #pragma unroll
-        for (int q = 0; q < kSlices; ++q) {
+        for (int q = 0; q < kSlices && p + q < kGroup; ++q) {
           float* mine = reduce + (q * kWarps + warp) * kPanelFloats + 2 * t * kReducePitch + g;
 #pragma unroll
           for (int n = 0; n < kRowTiles; ++n) {
@@ -271,9 +296,20 @@ cudaError_t launch_matmul_rows(const MatmulArgs& args, Launch launch) {
     return launch_kernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kRowsThreads),
                          static_cast<size_t>(bytes), launch, args);
   };
-  if (!has_vector_inputs(args)) return run(matmul_rows_kernel<kFormat, 2, false>);
-  return args.rows <= 8 ? run(matmul_rows_kernel<kFormat, 1, true>)
-                        : run(matmul_rows_kernel<kFormat, 2, true>);
+  constexpr int kMany = chunks_per_stage(kFormat);
+  const auto run_panels = [&](auto panels) {
+    constexpr int kPanels = decltype(panels)::value;
+    if (!has_vector_inputs(args)) return run(matmul_rows_kernel<kFormat, 2, false, kPanels>);
+    return args.rows <= 8 ? run(matmul_rows_kernel<kFormat, 1, true, kPanels>)
+                          : run(matmul_rows_kernel<kFormat, 2, true, kPanels>);
+  };
+  if constexpr (kMany > 1) {
+    if (args.panel_count <= blocks) return run_panels(Constant<1>());
+  }
+  if constexpr (kMany > 2) {
+    if (args.panel_count <= 2 * int64_t{blocks}) return run_panels(Constant<2>());
+  }
+  return run_panels(Constant<kMany>());
 }
 
 }  // namespace tandem::kernels

@@ -34,13 +34,14 @@ constexpr float kTwoTo60 = 0x1p60f;
 
 template <>
 struct WeightBlock<Packed::kFp8> {
-  const unsigned char* data;
+  uint4 halves[2];
   __device__ __forceinline__ WeightBlock(const unsigned char* block, int lane)
-      : data(block + lane * 16) {}
+      : halves{*reinterpret_cast<const uint4*>(block + lane * 16),
+               *reinterpret_cast<const uint4*>(block + 512 + lane * 16)} {}
   __device__ __forceinline__ void tile(int j, uint32_t (&a)[4]) const {
-    const uint2 words = *reinterpret_cast<const uint2*>(data + (j / 2) * 512 + (j % 2) * 8);
-    unpack_fp8(words.x, a[0], a[1]);
-    unpack_fp8(words.y, a[2], a[3]);
+    const uint4& half = halves[j / 2];
+    unpack_fp8(j % 2 == 0 ? half.x : half.z, a[0], a[1]);
+    unpack_fp8(j % 2 == 0 ? half.y : half.w, a[2], a[3]);
   }
 };
 

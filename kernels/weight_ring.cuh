@@ -23,12 +23,13 @@ constexpr int kStages = kManyStages;
 constexpr int kReducePitch = 20;  // floats between rows of a panel's sums: no bank conflicts
 constexpr int kReduceBytes = kWarps * kMaxDecodeRows * kReducePitch * 4;
 
-/// Panels whose chunks share a stage of the ring: about 16 KiB.
-constexpr int panels_per_stage(Packed format) {
+/// Chunks that share a stage of the ring: about 16 KiB. They are of as many panels, or, where a
+/// block has fewer, follow each other in a panel.
+constexpr int chunks_per_stage(Packed format) {
   return format == Packed::kInt4 ? 4 : format == Packed::kFp8 ? 2 : 1;
 }
 constexpr int chunk_bytes(Packed format) { return kWarps * block_bytes(format); }
-constexpr int stage_bytes(Packed format) { return panels_per_stage(format) * chunk_bytes(format); }
+constexpr int stage_bytes(Packed format) { return chunks_per_stage(format) * chunk_bytes(format); }
 /// Panels that share the rows' values in registers.
 constexpr int panels_per_group(int row_tiles) { return row_tiles == 1 ? 8 : 4; }
 constexpr int ring_bytes(Packed format, int stages = kStages) {
@@ -86,11 +87,15 @@ struct Groups {
   __device__ __forceinline__ int begin(int group) const { return first + panels * group / count; }
 };
 
-/// Walks over a block's weights in the order of their use: group by group of panels, chunk by chunk
-/// of inputs, and the panels of the group inside.
-template <Packed kFormat>
+/// Walks over a block's weights in the order of their use: group by group of panels, stage by stage
+/// of inputs, and the panels of the group inside, kPanels in a stage.
+template <Packed kFormat, int kPanels>
 class Walk {
  public:
+  /// Chunks of a panel in a stage, and their blocks.
+  static constexpr int kDepth = chunks_per_stage(kFormat) / kPanels;
+  static constexpr int kBlocks = kDepth * kWarps;
+
   __device__ __forceinline__ Walk(const void* panels, const Groups& groups, int blocks)
       : source_(static_cast<const unsigned char*>(panels)),
         pitch_(static_cast<int64_t>(blocks) * block_bytes(kFormat)),
@@ -99,17 +104,17 @@ class Walk {
     start_group();
   }
   __device__ __forceinline__ bool done() const { return group_ == groups_.count; }
-  /// Panels of this stage, blocks of this chunk, and where panel q's chunk lies.
-  __device__ __forceinline__ int panels() const { return min(panels_per_stage(kFormat), left_); }
-  __device__ __forceinline__ int blocks() const { return min(kWarps, blocks_ - block_); }
+  /// Panels of this stage, their blocks, and where panel q's lie.
+  __device__ __forceinline__ int panels() const { return min(kPanels, left_); }
+  __device__ __forceinline__ int blocks() const { return min(kBlocks, blocks_ - block_); }
   __device__ __forceinline__ const unsigned char* chunk(int q) const { return from_ + q * pitch_; }
 
   __device__ __forceinline__ void next() {
-    from_ += panels_per_stage(kFormat) * pitch_;
-    left_ -= panels_per_stage(kFormat);
+    from_ += kPanels * pitch_;
+    left_ -= kPanels;
     if (left_ > 0) return;
-    block_ += kWarps;
-    column_ += chunk_bytes(kFormat);
+    block_ += kBlocks;
+    column_ += kBlocks * block_bytes(kFormat);
     from_ = column_;
     left_ = group_panels_;
     if (block_ < blocks_) return;
@@ -138,15 +143,17 @@ class Walk {
 };
 
 /// The ring between the copies and the warps that multiply.
-template <Packed kFormat>
+template <Packed kFormat, int kPanels>
 class Ring {
  public:
   static constexpr int kBlockBytes = block_bytes(kFormat);
   static constexpr int kChunkBytes = chunk_bytes(kFormat);
   static constexpr int kStageBytes = stage_bytes(kFormat);
+  /// Between a stage's panels.
+  static constexpr int kPanelBytes = kStageBytes / kPanels;
 
-  __device__ __forceinline__ Ring(unsigned char* shared, const Walk<kFormat>& walk, int warp,
-                                  int lane)
+  __device__ __forceinline__ Ring(unsigned char* shared, const Walk<kFormat, kPanels>& walk,
+                                  int warp, int lane)
       : ring_(shared),
         full_(shared_address(shared + ring_bytes(kFormat) + kReduceBytes + kInputBytes +
                              kMaxDecodeRows * 4)),
@@ -180,14 +187,14 @@ class Ring {
       const int panels = walk_.panels(), bytes = walk_.blocks() * kBlockBytes;
       barrier_expect(barrier, panels * bytes);
       for (int q = 0; q < panels; ++q) {
-        bulk_copy(to + q * kChunkBytes, walk_.chunk(q), bytes, barrier);
+        bulk_copy(to + q * kPanelBytes, walk_.chunk(q), bytes, barrier);
       }
       if (++stage_ == kStages) stage_ = 0, parity ^= 1;
     }
 #endif
   }
 
-  /// This warp's blocks in the oldest stage, when they have arrived; kChunkBytes apart.
+  /// This warp's blocks in the oldest stage, when they have arrived: kChunkBytes apart in a panel.
   __device__ __forceinline__ const unsigned char* front() {
 #if __CUDA_ARCH__ >= 900
     barrier_wait(full_ + stage_ * 8, parity_);
@@ -217,11 +224,11 @@ class Ring {
 #if __CUDA_ARCH__ < 900
   __device__ __forceinline__ void copy_share(int stage) {
     if (!walk_.done()) {
-      if (warp_ < walk_.blocks()) {
+      for (int block = warp_; block < walk_.blocks(); block += kWarps) {
         for (int q = 0; q < walk_.panels(); ++q) {
-          unsigned char* to = ring_ + stage * kStageBytes + q * kChunkBytes + warp_ * kBlockBytes;
+          unsigned char* to = ring_ + stage * kStageBytes + q * kPanelBytes + block * kBlockBytes;
           for (int i = lane_ * 16; i < kBlockBytes; i += kWarpLanes * 16) {
-            copy_async16(to + i, walk_.chunk(q) + warp_ * kBlockBytes + i);
+            copy_async16(to + i, walk_.chunk(q) + block * kBlockBytes + i);
           }
         }
       }
@@ -233,7 +240,7 @@ class Ring {
 
   unsigned char* ring_;
   uint32_t full_;  // barriers: full ones, then empty ones
-  Walk<kFormat> walk_;
+  Walk<kFormat, kPanels> walk_;
   int warp_, lane_;
   int stage_ = 0;
   uint32_t parity_ = 0;

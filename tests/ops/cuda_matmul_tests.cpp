@@ -39,7 +39,9 @@ TEST_CASE("CUDA matmul agrees with a double precision sum and is width invariant
   const Case c = GENERATE(
       Case{{48}, 64}, Case{{100}, 320, false, true}, Case{{320, 160, 160}, 320, false, true},
       Case{{176, 176}, 128, true, true}, Case{{512}, 2048}, Case{{640, 640}, 1088, true},
-      Case{{33}, 100}, Case{{4096}, 1152}, Case{{80}, 14336});
+      Case{{33}, 100}, Case{{4096}, 1152}, Case{{80}, 14336},
+      // More panels than the GPU's blocks take at once, over inputs that end inside a chunk.
+      Case{{8600}, 1280});
   const auto epilogue = c.paired ? Epilogue::kSiluGate : GENERATE(Epilogue::kStore, Epilogue::kAdd);
   CAPTURE(name_of(format), c.segments, c.cols, c.paired, static_cast<int>(epilogue));
   OpRunner run(cuda_device());
