@@ -203,8 +203,8 @@ __global__ __launch_bounds__(kPartWarps* kWarpLanes) void attention_part_kernel(
 
 /// A block for each row and head, a thread for each element of the head: parts in ascending order.
 __global__ void attention_combine_kernel(const __grid_constant__ AttentionArgs args) {
-  let_next_kernel_start();
   wait_for_earlier_work();
+  let_next_kernel_start();
   const int head = blockIdx.x, row = blockIdx.y;
   const int parts = parts_of(args.slots[row] + 1);
   const Partials partials(args);

@@ -36,6 +36,9 @@ __device__ __forceinline__ void wait_for_earlier_work() {
 }
 
 /// The next kernel may take its place on the device; it still waits for this one's results.
+/// A small kernel in front of a matmul calls it behind its own wait: started earlier, the matmul's
+/// blocks would share the multiprocessors with those of the matmul before unevenly, two on one and
+/// none on another, and so would the blocks of every matmul that follows.
 __device__ __forceinline__ void let_next_kernel_start() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

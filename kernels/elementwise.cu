@@ -25,8 +25,8 @@ __device__ float block_sum(float value) {
 __global__ __launch_bounds__(kNormThreads) void rms_norm_kernel(const float* x, const float* weight,
                                                                 float eps, int64_t cols, void* out,
                                                                 Element out_type) {
-  let_next_kernel_start();
   wait_for_earlier_work();
+  let_next_kernel_start();
   const float* row = x + blockIdx.x * cols;
   const bool aligned = cols % 4 == 0;
   const int64_t quads = aligned ? cols / 4 : 0;
@@ -77,8 +77,8 @@ __global__ __launch_bounds__(kNormThreads) void rms_norm_kernel(const float* x, 
 template <Packed kFormat>
 __global__ void embed_kernel(const int32_t* tokens, const unsigned char* panels,
                              const float* scales, int64_t vocab, int64_t cols, float* hidden) {
-  let_next_kernel_start();
   wait_for_earlier_work();
+  let_next_kernel_start();
   const int64_t token = tokens[blockIdx.x];
   const bool known = token >= 0 && token < vocab;
   const unsigned char* panel =
@@ -93,8 +93,8 @@ __global__ void embed_kernel(const int32_t* tokens, const unsigned char* panels,
 
 __global__ void rope_angles_kernel(const int32_t* positions, const float* inv_freq, int half,
                                    float* angles) {
-  let_next_kernel_start();
   wait_for_earlier_work();
+  let_next_kernel_start();
   for (int i = threadIdx.x; i < half; i += blockDim.x) {
     const float angle = static_cast<float>(positions[blockIdx.x]) * inv_freq[i];
     float* row = angles + static_cast<int64_t>(blockIdx.x) * 2 * half;
@@ -104,8 +104,8 @@ __global__ void rope_angles_kernel(const int32_t* positions, const float* inv_fr
 }
 
 __global__ void add_kernel(const float* x, float* out, int64_t count) {
-  let_next_kernel_start();
   wait_for_earlier_work();
+  let_next_kernel_start();
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
        i += step) {
