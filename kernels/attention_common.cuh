@@ -25,6 +25,18 @@ cudaError_t for_head_dim(int head_dim, Run&& run) {
   }
 }
 
+/// Launches a kernel that runs between the matmuls of few rows. It asks for the division of a
+/// multiprocessor's memory that they have: another one could only be set when the multiprocessor is
+/// empty, and would keep the second matmul from starting on it while the first one works.
+template <typename... Params, typename... Args>
+cudaError_t launch_between_matmuls(void (*kernel)(Params...), dim3 grid, dim3 block,
+                                   size_t shared_bytes, const Launch& launch, Args... args) {
+  const cudaError_t error = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+  if (error != cudaSuccess) return error;
+  return launch_kernel(kernel, grid, block, shared_bytes, launch, args...);
+}
+
 /// Element offset of a slot's key or value of one kv head.
 __device__ __forceinline__ int64_t cache_offset(const CacheArgs& cache, int sequence, int kv_head,
                                                 int slot) {

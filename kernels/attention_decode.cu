@@ -249,13 +249,14 @@ cudaError_t attention_decode(const AttentionArgs& args, Launch launch) {
     const cudaError_t attribute = cudaFuncSetAttribute(
         attention_part_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
     if (attribute != cudaSuccess) return attribute;
-    return launch_kernel(attention_part_kernel<kHeadDim>, grid, dim3(kPartWarps * kWarpLanes),
-                         kBytes, launch, args);
+    return launch_between_matmuls(attention_part_kernel<kHeadDim>, grid,
+                                  dim3(kPartWarps * kWarpLanes), kBytes, launch, args);
   });
   if (error != cudaSuccess) return error;
-  return launch_kernel(attention_combine_kernel,
-                       dim3(static_cast<unsigned>(args.heads), static_cast<unsigned>(args.rows)),
-                       dim3(static_cast<unsigned>(args.cache.head_dim)), 0, launch, args);
+  return launch_between_matmuls(
+      attention_combine_kernel,
+      dim3(static_cast<unsigned>(args.heads), static_cast<unsigned>(args.rows)),
+      dim3(static_cast<unsigned>(args.cache.head_dim)), 0, launch, args);
 }
 
 }  // namespace tandem::kernels

@@ -181,9 +181,9 @@ cudaError_t embed(const int32_t* tokens, int rows, const void* panels, const flo
                   Packed format, int64_t vocab, int64_t cols, float* hidden, Launch launch) {
   constexpr int kThreads = 256;
   const auto run = [&](auto kernel) {
-    return launch_kernel(kernel, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, launch,
-                         tokens, static_cast<const unsigned char*>(panels), scales, vocab, cols,
-                         hidden);
+    return launch_between_matmuls(kernel, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0,
+                                  launch, tokens, static_cast<const unsigned char*>(panels), scales,
+                                  vocab, cols, hidden);
   };
   switch (format) {
     case Packed::kBF16:
@@ -200,31 +200,32 @@ cudaError_t embed(const int32_t* tokens, int rows, const void* panels, const flo
 
 cudaError_t rms_norm(const float* x, const float* weight, float eps, int rows, int64_t cols,
                      void* out, Element out_type, Launch launch) {
-  return launch_kernel(rms_norm_kernel, dim3(static_cast<unsigned>(rows)), dim3(kNormThreads), 0,
-                       launch, x, weight, eps, cols, out, out_type);
+  return launch_between_matmuls(rms_norm_kernel, dim3(static_cast<unsigned>(rows)),
+                                dim3(kNormThreads), 0, launch, x, weight, eps, cols, out, out_type);
 }
 
 cudaError_t rope_angles(const int32_t* positions, const float* inv_freq, int rows, int half,
                         float* angles, Launch launch) {
   constexpr int kThreads = 128;
-  return launch_kernel(rope_angles_kernel, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0,
-                       launch, positions, inv_freq, half, angles);
+  return launch_between_matmuls(rope_angles_kernel, dim3(static_cast<unsigned>(rows)),
+                                dim3(kThreads), 0, launch, positions, inv_freq, half, angles);
 }
 
 cudaError_t add(const float* x, float* out, int64_t count, Launch launch) {
   constexpr int kThreads = 256;
   const int64_t wanted = (count + kThreads - 1) / kThreads;
   const int64_t most = static_cast<int64_t>(launch.multiprocessors) * 8;
-  return launch_kernel(add_kernel, dim3(static_cast<unsigned>(wanted < most ? wanted : most)),
-                       dim3(kThreads), 0, launch, x, out, count);
+  return launch_between_matmuls(add_kernel,
+                                dim3(static_cast<unsigned>(wanted < most ? wanted : most)),
+                                dim3(kThreads), 0, launch, x, out, count);
 }
 
 cudaError_t rope_and_append(const RopeArgs& args, Launch launch) {
   const int heads = args.heads + 2 * args.cache.kv_heads;
   const dim3 grid(static_cast<unsigned>((heads + kRopeWarps - 1) / kRopeWarps),
                   static_cast<unsigned>(args.rows));
-  return launch_kernel(rope_and_append_kernel, grid, dim3(kRopeWarps * kWarpLanes), 0, launch,
-                       args);
+  return launch_between_matmuls(rope_and_append_kernel, grid, dim3(kRopeWarps * kWarpLanes), 0,
+                                launch, args);
 }
 
 }  // namespace tandem::kernels
