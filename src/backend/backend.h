@@ -122,6 +122,10 @@ class Backend {
                                  Stream& stream) = 0;
   /// out[i] += x[i], float32
   virtual void add(TensorView x, TensorView out, Stream& stream) = 0;
+  /// out[i] += parts[0][i] + parts[1][i] + …, the parts added up in this order first: what the
+  /// ranks of a tensor split computed.                        parts (ranks, out.count()) f32, out
+  /// f32
+  virtual void add_parts(TensorView parts, TensorView out, Stream& stream) = 0;
 
   // The round
   // ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 #include "backend/cuda_devices.h"
+#include "backend/peer_exchange.h"
 #include "tandem/error.h"
 
 // The stand-in for the CUDA backend where CMake found no CUDA toolkit.
@@ -20,5 +21,9 @@ std::vector<DeviceInfo> list_cuda_devices() { return {}; }
 double measure_read_bandwidth(DeviceId device) { refuse(device); }
 
 double measure_library_product(DeviceId device, int64_t, int64_t, int64_t) { refuse(device); }
+
+std::vector<std::unique_ptr<PeerExchange>> join_peers(std::span<const PeerMember>, int64_t) {
+  return {};
+}
 
 }  // namespace tandem

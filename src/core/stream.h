@@ -25,6 +25,9 @@ class Stream {
   virtual void record(Event& event) = 0;
   virtual void wait(const Event& event) = 0;  ///< later work of this stream starts after the event
   virtual void synchronize() = 0;             ///< blocks the host until the stream is empty
+  /// The device library's own stream (a cudaStream_t), for the next piece of work that no Backend
+  /// queues; null where there is none.
+  virtual void* native_handle() { return nullptr; }
 };
 
 /// Work that was captured once and can be launched many times.

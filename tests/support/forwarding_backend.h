@@ -83,6 +83,9 @@ class ForwardingBackend : public Backend {
                               stream);
   }
   void add(TensorView x, TensorView out, Stream& stream) override { inner_->add(x, out, stream); }
+  void add_parts(TensorView parts, TensorView out, Stream& stream) override {
+    inner_->add_parts(parts, out, stream);
+  }
   void round_rows(const RoundView& round, int first, int cache_sequence, const Rows& rows,
                   Stream& stream) override {
     inner_->round_rows(round, first, cache_sequence, rows, stream);

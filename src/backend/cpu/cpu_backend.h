@@ -73,6 +73,7 @@ class CpuBackend final : public Backend {
                          TensorView k_norm, float eps, int heads, float scale,
                          const KvLayerView& cache, TensorView out, Stream& stream) override;
   void add(TensorView x, TensorView out, Stream& stream) override;
+  void add_parts(TensorView parts, TensorView out, Stream& stream) override;
 
   // The round (round_*.cpp)
   void round_rows(const RoundView& round, int first, int cache_sequence, const Rows& rows,

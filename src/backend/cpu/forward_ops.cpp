@@ -200,4 +200,18 @@ void CpuBackend::add(TensorView x, TensorView out, Stream&) {
   });
 }
 
+void CpuBackend::add_parts(TensorView parts, TensorView out, Stream&) {
+  const int64_t n = out.count(), ranks = n == 0 ? 0 : parts.count() / n;
+  check_float(parts, ranks * n, "add_parts: parts");
+  check_float(out, n, "add_parts: out");
+  if (ranks == 0) return;
+  const float* const part = parts.as<float>();
+  float* const to = out.as<float>();
+  for (int64_t i = 0; i < n; ++i) {
+    float sum = part[i];
+    for (int64_t rank = 1; rank < ranks; ++rank) sum += part[rank * n + i];
+    to[i] += sum;
+  }
+}
+
 }  // namespace tandem

@@ -67,6 +67,7 @@ class CudaBackend final : public Backend {
                          TensorView k_norm, float eps, int heads, float scale,
                          const KvLayerView& cache, TensorView out, Stream& stream) override;
   void add(TensorView x, TensorView out, Stream& stream) override;
+  void add_parts(TensorView parts, TensorView out, Stream& stream) override;
 
   // The round (cuda_round.cpp)
   void round_rows(const RoundView& round, int first, int cache_sequence, const Rows& rows,
@@ -87,9 +88,10 @@ class CudaBackend final : public Backend {
                          int32_t* top_ids, float* top_logprobs, float* logsumexp,
                          Stream& stream) override;
 
- private:
   /// Makes this device the calling thread's, and says how the next kernel of `stream` is launched.
   kernels::Launch launch(Stream& stream);
+
+ private:
   /// Multiplies the packed panels with a few rows at a time.
   void multiply_packed(const kernels::MatmulArgs& args, Stream& stream);
   /// Multiplies through cuBLASLt; false, and nothing done, where the packed kernels have to

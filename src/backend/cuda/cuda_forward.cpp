@@ -5,6 +5,7 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/packed_weight.h"
 #include "backend/cuda/prefill_workspace.h"
+#include "kernels/collective.h"
 #include "tandem/error.h"
 
 namespace tandem {
@@ -278,6 +279,16 @@ void CudaBackend::add(TensorView x, TensorView out, Stream& stream) {
   check_vector(out, x.count(), "add: out");
   if (x.count() == 0) return;
   check(kernels::add(x.as<float>(), out.as<float>(), x.count(), launch(stream)), "add");
+}
+
+void CudaBackend::add_parts(TensorView parts, TensorView out, Stream& stream) {
+  const int64_t count = out.count(), ranks = count == 0 ? 0 : parts.count() / count;
+  check_vector(parts, ranks * count, "add_parts: parts");
+  check_vector(out, count, "add_parts: out");
+  if (ranks == 0) return;
+  check(kernels::add_parts(parts.as<float>(), static_cast<int>(ranks), out.as<float>(), count,
+                           launch(stream)),
+        "add_parts");
 }
 
 }  // namespace tandem

@@ -46,6 +46,10 @@ class CudaStream final : public Stream {
   void record(Event& event) override;
   void wait(const Event& event) override;
   void synchronize() override;
+  void* native_handle() override {
+    forbid_overlap();
+    return stream_;
+  }
   cudaStream_t handle() const { return stream_; }
 
   /// At least `bytes`, cleared when first handed out. Grows only; what a captured graph was given

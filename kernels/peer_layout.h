@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+
+// How the memory of exchanges between GPUs is laid out; plain C++, so that plans can ask.
+namespace tandem::kernels {
+
+constexpr int kMaxPeers = 8;
+/// 32-bit words that one block of an exchange carries.
+constexpr int kPeerBlockWords = 1024;
+/// Two exchanges of a block may be under way: a rank that is ahead writes the next one while
+/// another still reads.
+constexpr int kPeerStages = 2;
+
+constexpr int64_t peer_blocks(int64_t words) {
+  return (words + kPeerBlockWords - 1) / kPeerBlockWords;
+}
+
+/// A rank's landing zone, (stage, from rank, block) with a flag beside each word, and behind it a
+/// counter for each block.
+constexpr int64_t peer_zone_bytes(int ranks, int64_t blocks) {
+  return kPeerStages * ranks * blocks * kPeerBlockWords * static_cast<int64_t>(sizeof(uint64_t));
+}
+constexpr int64_t peer_memory_bytes(int ranks, int64_t blocks) {
+  return peer_zone_bytes(ranks, blocks) + blocks * static_cast<int64_t>(sizeof(uint32_t));
+}
+
+}  // namespace tandem::kernels

@@ -1,0 +1,143 @@
+#include <cuda_runtime_api.h>
+
+#include <string>
+
+#include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/cuda_check.h"
+#include "backend/peer_exchange.h"
+#include "kernels/collective.h"
+#include "tandem/error.h"
+
+namespace tandem {
+namespace {
+
+/// The word in mapped host memory that waiting kernels look at.
+class AbortWord {
+ public:
+  explicit AbortWord(int device) : device_(device) {
+    check_cuda(cudaHostAlloc(&word_, sizeof(uint32_t), cudaHostAllocMapped | cudaHostAllocPortable),
+               "cudaHostAlloc", device);
+    *word() = 0;
+  }
+  ~AbortWord() { log_cuda(cudaFreeHost(word_), "cudaFreeHost", device_); }
+  AbortWord(const AbortWord&) = delete;
+  AbortWord& operator=(const AbortWord&) = delete;
+
+  volatile uint32_t* word() const { return static_cast<volatile uint32_t*>(word_); }
+
+ private:
+  int device_;
+  void* word_ = nullptr;
+};
+
+class CudaPeerExchange final : public PeerExchange {
+ public:
+  CudaPeerExchange(CudaBackend& backend, std::shared_ptr<AbortWord> abort,
+                   const kernels::PeerArgs& args)
+      : backend_(backend), abort_(std::move(abort)), args_(args) {}
+
+  int64_t max_words() const override { return int64_t{args_.blocks} * kernels::kPeerBlockWords; }
+
+  void add(TensorView terms, TensorView out, Stream& stream) override {
+    if (terms.dtype() != DType::kF32 || out.dtype() != DType::kF32 ||
+        terms.count() != out.count() || terms.count() % kMultiple != 0 ||
+        terms.count() > max_words()) {
+      throw ShapeError("peer exchange: terms " + terms.shape().to_string() + " for " +
+                       out.shape().to_string() + ", expected equally many float32, a multiple of " +
+                       std::to_string(kMultiple) + ", at most " + std::to_string(max_words()));
+    }
+    if (terms.count() == 0) return;
+    check_cuda(kernels::peer_add(args_, terms.as<float>(), out.as<float>(), terms.count(),
+                                 backend_.launch(stream)),
+               "peer_add", backend_.device().index);
+  }
+
+  void broadcast(TensorView words, int root, Stream& stream) override {
+    if (words.bytes() != static_cast<size_t>(words.count()) * sizeof(uint32_t) ||
+        words.count() % kMultiple != 0 || words.count() > max_words() || root < 0 ||
+        root >= args_.ranks) {
+      throw ShapeError("peer exchange: " + words.shape().to_string() + " words of rank " +
+                       std::to_string(root) + ", expected a multiple of " +
+                       std::to_string(kMultiple) + ", at most " + std::to_string(max_words()));
+    }
+    if (words.count() == 0) return;
+    check_cuda(kernels::peer_broadcast(args_, words.as<uint32_t>(), words.count(), root,
+                                       backend_.launch(stream)),
+               "peer_broadcast", backend_.device().index);
+  }
+
+  void abort() noexcept override { *abort_->word() = 1; }
+
+ private:
+  static constexpr int64_t kMultiple = 4;
+
+  CudaBackend& backend_;
+  const std::shared_ptr<AbortWord> abort_;
+  const kernels::PeerArgs args_;
+};
+
+bool reach_each_other(std::span<const PeerMember> members) {
+  for (const PeerMember& from : members) {
+    for (const PeerMember& to : members) {
+      if (from.backend == to.backend) continue;
+      const int device = from.backend->device().index;
+      int can = 0;
+      check_cuda(cudaDeviceCanAccessPeer(&can, device, to.backend->device().index),
+                 "cudaDeviceCanAccessPeer", device);
+      if (can == 0) return false;
+    }
+  }
+  return true;
+}
+
+void open_to_peers(std::span<const PeerMember> members) {
+  for (const PeerMember& from : members) {
+    const int device = from.backend->device().index;
+    check_cuda(cudaSetDevice(device), "cudaSetDevice", device);
+    for (const PeerMember& to : members) {
+      if (from.backend == to.backend) continue;
+      const cudaError_t status = cudaDeviceEnablePeerAccess(to.backend->device().index, 0);
+      if (status == cudaErrorPeerAccessAlreadyEnabled) {
+        (void)cudaGetLastError();
+        continue;
+      }
+      check_cuda(status, "cudaDeviceEnablePeerAccess", device);
+    }
+    check_cuda(cudaMemset(from.memory.data(), 0, from.memory.bytes()), "cudaMemset", device);
+    check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize", device);
+  }
+}
+
+}  // namespace
+
+std::vector<std::unique_ptr<PeerExchange>> join_peers(std::span<const PeerMember> members,
+                                                      int64_t max_words) {
+  std::vector<std::unique_ptr<PeerExchange>> ranks;
+  const auto size = static_cast<int>(members.size());
+  const auto usable = [&](const PeerMember& member) {
+    const DeviceKind kind = member.backend->device().kind;
+    const int64_t bytes = peer_memory_bytes(kind, size, max_words);
+    return bytes > 0 && member.memory.bytes() >= static_cast<size_t>(bytes);
+  };
+  for (const PeerMember& member : members) {
+    if (!usable(member)) return ranks;
+  }
+  if (!reach_each_other(members)) return ranks;
+  open_to_peers(members);
+
+  kernels::PeerArgs args;
+  args.ranks = size;
+  args.blocks = static_cast<int>(kernels::peer_blocks(max_words));
+  for (size_t rank = 0; rank < members.size(); ++rank)
+    args.memory[rank] = members[rank].memory.data();
+  const auto abort = std::make_shared<AbortWord>(members.front().backend->device().index);
+  args.abort = abort->word();
+  for (const PeerMember& member : members) {
+    ranks.push_back(std::make_unique<CudaPeerExchange>(static_cast<CudaBackend&>(*member.backend),
+                                                       abort, args));
+    ++args.rank;
+  }
+  return ranks;
+}
+
+}  // namespace tandem

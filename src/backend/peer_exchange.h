@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace tandem {
+
+/// One rank's end of small exchanges through the memory of GPUs of one process that reach each
+/// other's: one kernel and one trip over the link. Every rank calls the same operations in the same
+/// order; they may be captured. One thread at a time; `abort` from any.
+class PeerExchange {
+ public:
+  virtual ~PeerExchange() = default;
+
+  /// 32-bit words that an exchange may have at most.
+  virtual int64_t max_words() const = 0;
+  /// out += rank 0's terms + rank 1's terms + …, in this order: the bits of gathering and
+  /// `Backend::add_parts`. float32, a multiple of 4 elements.
+  virtual void add(TensorView terms, TensorView out, Stream& stream) = 0;
+  /// words = the root's words; elements of 4 bytes, a multiple of 4 of them.
+  virtual void broadcast(TensorView words, int root, Stream& stream) = 0;
+  /// Makes kernels that wait give up, now or later, on every rank. What they were to give is
+  /// undefined.
+  virtual void abort() noexcept = 0;
+};
+
+/// A rank that is to take part.
+struct PeerMember {
+  Backend* backend = nullptr;
+  TensorView memory;  ///< on its device, `peer_memory_bytes` of them; lives as long as the exchange
+};
+
+/// Bytes of device memory of a rank for exchanges of up to `max_words`; 0 on devices that have no
+/// such thing, and for more ranks than the kernels take. Pure arithmetic, for plans.
+int64_t peer_memory_bytes(DeviceKind kind, int ranks, int64_t max_words);
+
+/// Joins the ranks, in rank order; empty when their devices do not reach each other's memory.
+/// @throws DeviceError
+std::vector<std::unique_ptr<PeerExchange>> join_peers(std::span<const PeerMember> members,
+                                                      int64_t max_words);
+
+}  // namespace tandem
