@@ -15,6 +15,7 @@ configure_package_config_file(cmake/tandemConfig.cmake.in tandemConfig.cmake
                               INSTALL_DESTINATION ${TANDEM_CMAKE_DIR} PATH_VARS TANDEM_DATA_DIR)
 write_basic_package_version_file(tandemConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/tandemConfig.cmake ${PROJECT_BINARY_DIR}/tandemConfigVersion.cmake
+              cmake/FindNCCL.cmake
         DESTINATION ${TANDEM_CMAKE_DIR})
 
 if(TARGET tandem_cli)

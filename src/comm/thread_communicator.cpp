@@ -43,9 +43,11 @@ class Group {
   explicit Group(int size)
       : size_(size),
         offers_(static_cast<size_t>(size)),
-        mailboxes_(static_cast<size_t>(size) * static_cast<size_t>(size)) {}
+        mailboxes_(static_cast<size_t>(size) * static_cast<size_t>(size)),
+        waiting_(static_cast<size_t>(size)) {}
 
   int size() const { return size_; }
+  bool waiting(int rank) const { return waiting_[static_cast<size_t>(rank)]; }
   Offer& offer(int rank) { return offers_[static_cast<size_t>(rank)]; }
   Mailbox& mailbox(int from, int to) {
     return mailboxes_[static_cast<size_t>(from) * static_cast<size_t>(size_) +
@@ -53,19 +55,23 @@ class Group {
   }
 
   /// Returns once every rank has arrived.
-  void barrier() {
+  void barrier(int rank) {
     const uint64_t generation = generation_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
       arrived_.store(0, std::memory_order_relaxed);
       change([&] { generation_.store(generation + 1, std::memory_order_release); });
       return;
     }
-    wait([&] { return generation_.load(std::memory_order_acquire) != generation; });
+    wait(rank, [&] { return generation_.load(std::memory_order_acquire) != generation; });
   }
 
   /// Returns once `ready()`; throws when the group is aborted first.
   template <typename Ready>
-  void wait(Ready ready) {
+  void wait(int rank, Ready ready) {
+    std::atomic<bool>& waiting = waiting_[static_cast<size_t>(rank)];
+    waiting = true;
+    const auto no_longer = [](std::atomic<bool>* flag) { *flag = false; };
+    const std::unique_ptr<std::atomic<bool>, decltype(no_longer)> scope(&waiting, no_longer);
     for (int spin = 0; spin < kSpins; ++spin) {
       if (ready()) return;
       if (aborted_.load(std::memory_order_acquire)) break;
@@ -95,6 +101,12 @@ class Group {
     });
   }
 
+  std::string failure() {
+    if (!aborted_.load(std::memory_order_acquire)) return {};
+    const std::lock_guard lock(mutex_);
+    return reason_;
+  }
+
   void check_alive() {
     if (!aborted_.load(std::memory_order_acquire)) return;
     const std::lock_guard lock(mutex_);
@@ -105,6 +117,7 @@ class Group {
   const int size_;
   std::vector<Offer> offers_;
   std::vector<Mailbox> mailboxes_;
+  std::vector<std::atomic<bool>> waiting_;  ///< by rank
   std::atomic<int> arrived_{0};
   std::atomic<uint64_t> generation_{0};
   std::atomic<bool> aborted_{false};
@@ -134,7 +147,7 @@ class ThreadCommunicator final : public Communicator {
       for (int rank = 1; rank < size(); ++rank) sum += floats(rank)[i];
       for (int rank = 0; rank < size(); ++rank) floats(rank)[i] = sum;
     }
-    group_->barrier();
+    group_->barrier(rank_);
   }
 
   void all_gather(TensorView values, TensorView gathered, Stream&) override {
@@ -148,14 +161,14 @@ class ThreadCommunicator final : public Communicator {
       std::memcpy(gathered.as<std::byte>() + static_cast<size_t>(rank) * bytes,
                   group_->offer(rank).data, bytes);
     }
-    group_->barrier();
+    group_->barrier(rank_);
   }
 
   void broadcast(TensorView values, int root, Stream&) override {
     check_peer(root);
     meet({Operation::kBroadcast, root, values.as<std::byte>(), values.dtype(), values.count()});
     if (rank_ != root) std::memcpy(values.data(), group_->offer(root).data, values.bytes());
-    group_->barrier();
+    group_->barrier(rank_);
   }
 
   void send(TensorView values, int to, Stream&) override {
@@ -166,14 +179,14 @@ class ThreadCommunicator final : public Communicator {
       mailbox.bytes = values.bytes();
       mailbox.data.store(values.as<std::byte>(), std::memory_order_release);
     });
-    group_->wait([&] { return mailbox.data.load(std::memory_order_acquire) == nullptr; });
+    group_->wait(rank_, [&] { return mailbox.data.load(std::memory_order_acquire) == nullptr; });
   }
 
   void recv(TensorView values, int from, Stream&) override {
     check_other(from);
     group_->check_alive();
     Mailbox& mailbox = group_->mailbox(from, rank_);
-    group_->wait([&] { return mailbox.data.load(std::memory_order_acquire) != nullptr; });
+    group_->wait(rank_, [&] { return mailbox.data.load(std::memory_order_acquire) != nullptr; });
     if (mailbox.bytes != values.bytes()) {
       throw ShapeError("recv: rank " + std::to_string(from) + " sent " +
                        std::to_string(mailbox.bytes) + " bytes, rank " + std::to_string(rank_) +
@@ -184,13 +197,15 @@ class ThreadCommunicator final : public Communicator {
   }
 
   void abort(const std::string& reason) override { group_->abort(reason); }
+  std::string failure() const override { return group_->failure(); }
+  bool waiting() const override { return group_->waiting(rank_); }
 
  private:
   /// Shows the others what this rank brings and waits for theirs.
   void meet(const Offer& offer) {
     group_->check_alive();
     group_->offer(rank_) = offer;
-    group_->barrier();
+    group_->barrier(rank_);
     for (int rank = 0; rank < size(); ++rank) {
       if (!group_->offer(rank).matches(offer)) {
         throw ShapeError("communication: rank " + std::to_string(rank) + " and rank " +

@@ -1,0 +1,313 @@
+#include "comm/nccl_communicator.h"
+
+#include <nccl.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "core/log.h"
+#include "tandem/error.h"
+
+namespace tandem {
+namespace {
+
+/// How long a destructor waits for an aborted group to be taken down.
+constexpr std::chrono::seconds kTakeDownLimit{10};
+
+static_assert(sizeof(ncclUniqueId) == sizeof(NcclId));
+
+std::string device_name(int device) { return "cuda:" + std::to_string(device); }
+
+void check_nccl(ncclResult_t status, const char* call, int device) {
+  if (status == ncclSuccess) return;
+  const char* const detail = ncclGetLastError(nullptr);
+  throw DeviceError(device_name(device) + ": " + call + ": " + ncclGetErrorString(status) +
+                    (detail == nullptr || *detail == '\0' ? "" : std::string(" (") + detail + ")") +
+                    "; NCCL_DEBUG=INFO makes NCCL say more");
+}
+
+void check_runtime(cudaError_t status, const char* call, int device) {
+  if (status == cudaSuccess) return;
+  throw DeviceError(device_name(device) + ": " + call + ": " + cudaGetErrorString(status));
+}
+
+cudaStream_t handle_of(Stream& stream) { return static_cast<cudaStream_t>(stream.native_handle()); }
+
+/// What this process's ranks of a group share: whether it was aborted and why.
+class Group {
+ public:
+  /// True for the first caller.
+  bool abort(const std::string& reason) {
+    const std::lock_guard lock(mutex_);
+    if (aborted_) return false;
+    reason_ = "communication was aborted: " + reason;
+    aborted_ = true;
+    return true;
+  }
+
+  std::string failure() const {
+    if (!aborted_) return {};
+    const std::lock_guard lock(mutex_);
+    return reason_;
+  }
+
+  void add(ncclComm_t comm, int device) {
+    const std::lock_guard lock(mutex_);
+    comms_.push_back({comm, device});
+  }
+
+  /// Each on a thread of its own: ncclCommAbort waits for graphs that use the communicator, and for
+  /// the other ranks of the process.
+  static void take_down(const std::shared_ptr<Group>& group) {
+    const std::lock_guard lock(group->mutex_);
+    group->at_work_ = static_cast<int>(group->comms_.size());
+    for (const Comm& comm : group->comms_) {
+      std::thread([group, comm] {
+        (void)cudaSetDevice(comm.device);
+        const ncclResult_t status = ncclCommAbort(comm.handle);
+        const std::lock_guard done(group->mutex_);
+        if (status != ncclSuccess) {
+          log().warn("{}: ncclCommAbort: {}", device_name(comm.device), ncclGetErrorString(status));
+        }
+        --group->at_work_;
+        group->taken_down_.notify_all();
+      }).detach();
+    }
+  }
+
+  void wait_for_take_down() noexcept {
+    std::unique_lock lock(mutex_);
+    if (taken_down_.wait_for(lock, kTakeDownLimit, [this] { return at_work_ == 0; })) return;
+    log().warn("NCCL did not end within {} s of an abort; its memory is not given back",
+               kTakeDownLimit.count());
+  }
+
+ private:
+  struct Comm {
+    ncclComm_t handle = nullptr;
+    int device = 0;
+  };
+  mutable std::mutex mutex_;
+  std::atomic<bool> aborted_{false};
+  std::string reason_;
+  std::vector<Comm> comms_;
+  int at_work_ = 0;
+  std::condition_variable taken_down_;
+};
+
+class NcclCommunicator final : public Communicator {
+ public:
+  /// Takes over the handle.
+  NcclCommunicator(std::shared_ptr<Group> group, ncclComm_t comm, int rank, int size, int device)
+      : group_(std::move(group)), comm_(comm), rank_(rank), size_(size), device_(device) {
+    group_->add(comm, device);
+  }
+
+  ~NcclCommunicator() override {
+    if (!group_->failure().empty()) {
+      group_->wait_for_take_down();
+      return;
+    }
+    (void)cudaSetDevice(device_);
+    const ncclResult_t status = ncclCommDestroy(comm_);
+    if (status != ncclSuccess) {
+      log().warn("{}: ncclCommDestroy: {}", device_name(device_), ncclGetErrorString(status));
+    }
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void all_reduce_sum(TensorView values, Stream& stream) override {
+    if (values.dtype() != DType::kF32)
+      throw ShapeError("all_reduce_sum: only float32 can be summed");
+    begin();
+    check(ncclAllReduce(values.data(), values.data(), static_cast<size_t>(values.count()),
+                        ncclFloat32, ncclSum, comm_, handle_of(stream)),
+          "ncclAllReduce");
+  }
+
+  void all_gather(TensorView values, TensorView gathered, Stream& stream) override {
+    if (gathered.bytes() != values.bytes() * static_cast<size_t>(size_)) {
+      throw ShapeError("all_gather: " + gathered.shape().to_string() + " does not hold " +
+                       std::to_string(size_) + " times " + values.shape().to_string());
+    }
+    begin();
+    check(ncclAllGather(values.data(), gathered.data(), values.bytes(), ncclUint8, comm_,
+                        handle_of(stream)),
+          "ncclAllGather");
+  }
+
+  void broadcast(TensorView values, int root, Stream& stream) override {
+    begin();
+    check(ncclBroadcast(values.data(), values.data(), values.bytes(), ncclUint8, root, comm_,
+                        handle_of(stream)),
+          "ncclBroadcast");
+  }
+
+  void send(TensorView values, int to, Stream& stream) override {
+    begin();
+    check(ncclSend(values.data(), values.bytes(), ncclUint8, to, comm_, handle_of(stream)),
+          "ncclSend");
+  }
+
+  void recv(TensorView values, int from, Stream& stream) override {
+    begin();
+    check(ncclRecv(values.data(), values.bytes(), ncclUint8, from, comm_, handle_of(stream)),
+          "ncclRecv");
+  }
+
+  void abort(const std::string& reason) override {
+    if (group_->abort(reason)) Group::take_down(group_);
+  }
+
+  std::string failure() const override {
+    const std::string aborted = group_->failure();
+    if (!aborted.empty()) return aborted;
+    ncclResult_t status = ncclSuccess;
+    if (ncclCommGetAsyncError(comm_, &status) != ncclSuccess || status == ncclSuccess ||
+        status == ncclInProgress) {
+      return {};
+    }
+    return "rank " + std::to_string(rank_) + " (" + device_name(device_) +
+           "): NCCL: " + ncclGetErrorString(status);
+  }
+
+ private:
+  void begin() const {
+    const std::string aborted = group_->failure();
+    if (!aborted.empty()) throw DeviceError(aborted);
+    check_runtime(cudaSetDevice(device_), "cudaSetDevice", device_);
+  }
+
+  void check(ncclResult_t status, const char* call) const { check_nccl(status, call, device_); }
+
+  const std::shared_ptr<Group> group_;
+  const ncclComm_t comm_;
+  const int rank_;
+  const int size_;
+  const int device_;
+};
+
+/// A few floats on a device for the first exchanges.
+class Scratch {
+ public:
+  Scratch(int device, size_t bytes) : device_(device) {
+    check_runtime(cudaSetDevice(device), "cudaSetDevice", device);
+    check_runtime(cudaMalloc(&data_, bytes), "cudaMalloc", device);
+    check_runtime(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
+                  "cudaStreamCreateWithFlags", device);
+  }
+  ~Scratch() {
+    if (stream_ == nullptr) return;
+    (void)cudaSetDevice(device_);
+    (void)cudaStreamDestroy(stream_);
+    (void)cudaFree(data_);
+  }
+  Scratch(Scratch&& other) noexcept
+      : device_(other.device_),
+        data_(std::exchange(other.data_, nullptr)),
+        stream_(std::exchange(other.stream_, nullptr)) {}
+  Scratch& operator=(Scratch&&) = delete;
+
+  void* data() const { return data_; }
+  cudaStream_t stream() const { return stream_; }
+  void synchronize() const {
+    check_runtime(cudaSetDevice(device_), "cudaSetDevice", device_);
+    check_runtime(cudaStreamSynchronize(stream_), "cudaStreamSynchronize", device_);
+  }
+
+ private:
+  int device_;
+  void* data_ = nullptr;
+  cudaStream_t stream_ = nullptr;
+};
+
+/// Every kind of operation once, between every pair of ranks: NCCL connects ranks when they first
+/// talk.
+void connect(std::span<const ncclComm_t> comms, int world_size, int first_rank,
+             std::span<const int> devices) {
+  constexpr size_t kFloats = 256;
+  std::vector<Scratch> scratch;
+  scratch.reserve(devices.size());
+  for (const int device : devices) {
+    scratch.emplace_back(device, kFloats * sizeof(float) * static_cast<size_t>(world_size));
+  }
+  const auto for_each = [&](const char* call, const auto& operation) {
+    check_nccl(ncclGroupStart(), "ncclGroupStart", devices.front());
+    for (size_t i = 0; i < comms.size(); ++i) {
+      check_nccl(operation(comms[i], first_rank + static_cast<int>(i), scratch[i]), call,
+                 devices[i]);
+    }
+    check_nccl(ncclGroupEnd(), call, devices.front());
+  };
+  for_each("ncclAllReduce", [&](ncclComm_t comm, int, const Scratch& s) {
+    return ncclAllReduce(s.data(), s.data(), kFloats, ncclFloat32, ncclSum, comm, s.stream());
+  });
+  for_each("ncclAllGather", [&](ncclComm_t comm, int, const Scratch& s) {
+    return ncclAllGather(s.data(), s.data(), kFloats, ncclFloat32, comm, s.stream());
+  });
+  for_each("ncclBroadcast", [&](ncclComm_t comm, int, const Scratch& s) {
+    return ncclBroadcast(s.data(), s.data(), kFloats, ncclFloat32, 0, comm, s.stream());
+  });
+  for_each("ncclSend", [&](ncclComm_t comm, int rank, const Scratch& s) {
+    for (int peer = 0; peer < world_size; ++peer) {
+      if (peer == rank) continue;
+      auto* const slot = static_cast<float*>(s.data()) + static_cast<size_t>(peer) * kFloats;
+      ncclResult_t status = ncclSend(slot, kFloats, ncclFloat32, peer, comm, s.stream());
+      if (status != ncclSuccess) return status;
+      status = ncclRecv(slot, kFloats, ncclFloat32, peer, comm, s.stream());
+      if (status != ncclSuccess) return status;
+    }
+    return ncclSuccess;
+  });
+  for (const Scratch& s : scratch) s.synchronize();
+}
+
+}  // namespace
+
+bool has_nccl() { return true; }
+
+NcclId draw_nccl_id() {
+  ncclUniqueId unique;
+  const ncclResult_t status = ncclGetUniqueId(&unique);
+  if (status != ncclSuccess) {
+    throw DeviceError(std::string("NCCL cannot start: ") + ncclGetErrorString(status) +
+                      "; NCCL_DEBUG=INFO makes it say more");
+  }
+  NcclId id;
+  std::memcpy(id.data(), &unique, sizeof(unique));
+  return id;
+}
+
+std::vector<std::unique_ptr<Communicator>> make_nccl_communicators(const NcclId& id, int world_size,
+                                                                   int first_rank,
+                                                                   std::span<const int> devices) {
+  ncclUniqueId unique;
+  std::memcpy(&unique, id.data(), sizeof(unique));
+  std::vector<ncclComm_t> comms(devices.size(), nullptr);
+  check_nccl(ncclGroupStart(), "ncclGroupStart", devices.front());
+  for (size_t i = 0; i < devices.size(); ++i) {
+    check_runtime(cudaSetDevice(devices[i]), "cudaSetDevice", devices[i]);
+    check_nccl(ncclCommInitRank(&comms[i], world_size, unique, first_rank + static_cast<int>(i)),
+               "ncclCommInitRank", devices[i]);
+  }
+  check_nccl(ncclGroupEnd(), "ncclCommInitRank", devices.front());
+
+  const auto group = std::make_shared<Group>();
+  std::vector<std::unique_ptr<Communicator>> ranks;
+  for (size_t i = 0; i < devices.size(); ++i) {
+    ranks.push_back(std::make_unique<NcclCommunicator>(
+        group, comms[i], first_rank + static_cast<int>(i), world_size, devices[i]));
+  }
+  connect(comms, world_size, first_rank, devices);
+  return ranks;
+}
+
+}  // namespace tandem
