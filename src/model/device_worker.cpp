@@ -24,6 +24,11 @@ void DeviceWorker::post(std::function<void()> task) {
 
 void DeviceWorker::wait() { leave(State::kBusy); }
 
+bool DeviceWorker::wait_for(std::chrono::milliseconds time) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, time, [&] { return !busy(); });
+}
+
 void DeviceWorker::run() {
   while (leave(State::kIdle) == State::kBusy) {
     task_();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -23,6 +24,9 @@ class DeviceWorker {
   void post(std::function<void()> task);
   /// Returns when the task is done.
   void wait();
+  /// The same, but returns false when it is not within this time.
+  bool wait_for(std::chrono::milliseconds time);
+  bool busy() const { return state_.load(std::memory_order_acquire) == State::kBusy; }
 
  private:
   enum class State { kIdle, kBusy, kStopping };

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <functional>
+#include <memory>
+
 #include "backend/backend.h"
 #include "backend/rows.h"
 
@@ -32,6 +35,16 @@ class LanguageModel {
   /// next forward of this model. With first_logits_row == rows.count the head is skipped and the
   /// view is empty.
   virtual TensorView forward(const Rows& rows, int first_logits_row, Stream& stream) = 0;
+
+  /// Call it once queued passes are done: tells of what went wrong on devices meanwhile.
+  /// @throws DeviceError, and what the passes gave means nothing
+  virtual void check() const {}
+
+  /// Captures work on `stream` that may hold passes of this model, whichever devices they run on.
+  /// The graph must go before the model.
+  virtual std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) {
+    return backend().capture(stream, work);
+  }
 };
 
 }  // namespace tandem

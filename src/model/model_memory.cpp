@@ -1,7 +1,11 @@
 #include "model/model_memory.h"
 
+#include <algorithm>
+
+#include "backend/peer_exchange.h"
 #include "backend/rows.h"
 #include "core/memory.h"
+#include "model/rank_sum.h"
 
 namespace tandem {
 
@@ -23,7 +27,7 @@ uint64_t kv_bytes(const ModelConfig& config, const ModelShard& shard, const Mode
 }
 
 BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
-                           const ModelLimits& limits) {
+                           const ModelLimits& limits, DeviceKind kind) {
   const int64_t rows = limits.max_rows;
   const int64_t head_dim = config.head_dim;
   BufferShapes shapes;
@@ -36,10 +40,14 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
   shapes.gated = {rows, shard.mlp.size()};
   shapes.angles = {rows, head_dim};
   shapes.projected = {shard.split == Split::kTensor ? rows : 0, config.hidden_size};
+  const bool tensor = shard.split == Split::kTensor;
+  const int64_t gathered = tensor ? std::min<int64_t>(rows, RankSum::kGatheredRows) : 0;
+  shapes.gathered = {shard.world_size * gathered, config.hidden_size};
+  shapes.peer_memory = {
+      tensor ? peer_memory_bytes(kind, shard.world_size, gathered * config.hidden_size) : 0};
   shapes.shared_rows = {shard.world_size > 1 ? kRowFields * rows : 0};
 
   const int64_t logits_rows = shard.has_head ? limits.logits_rows() : 0;
-  const bool tensor = shard.split == Split::kTensor;
   // The first rank's share of the vocabulary is the largest.
   const int64_t share = ModelShard::vocab_share(config.vocab_size, 0, shard.world_size).size();
   shapes.logits = {shard.is_leader() ? logits_rows : 0, config.vocab_size};
@@ -50,7 +58,7 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
 
 uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
                           const FormatOf& formats, const ModelLimits& limits, DeviceKind kind) {
-  const BufferShapes shapes = buffer_shapes(config, shard, limits);
+  const BufferShapes shapes = buffer_shapes(config, shard, limits, kind);
   const DType activation = activation_dtype(kind);
   return ArenaSize()
       .add(DType::kF32, shapes.hidden)
@@ -61,6 +69,8 @@ uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
       .add(activation, shapes.gated)
       .add(DType::kF32, shapes.angles)
       .add(DType::kF32, shapes.projected)
+      .add(DType::kF32, shapes.gathered)
+      .add(DType::kU8, shapes.peer_memory)
       .add(DType::kI32, shapes.shared_rows)
       .add_bytes(
           workspace_bytes(config, shard, formats, limits.max_rows, limits.logits_rows(), kind))
@@ -69,7 +79,8 @@ uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
 
 uint64_t logits_bytes(const ModelConfig& config, const ModelShard& shard,
                       const ModelLimits& limits) {
-  const BufferShapes shapes = buffer_shapes(config, shard, limits);
+  // Logits take the same on every kind of device.
+  const BufferShapes shapes = buffer_shapes(config, shard, limits, DeviceKind::kCpu);
   return ArenaSize()
       .add(DType::kF32, shapes.logits)
       .add(DType::kF32, shapes.shard_logits)

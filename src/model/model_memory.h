@@ -32,10 +32,11 @@ inline constexpr int kRowFields = 4;
 struct BufferShapes {
   Shape hidden, normed, squares, qkv, mixed, gated, angles, projected,
       shared_rows;  ///< activations
+  Shape gathered, peer_memory;  ///< activations too: what RankSum works with
   Shape logits, shard_logits, received_logits;
 };
 BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
-                           const ModelLimits& limits);
+                           const ModelLimits& limits, DeviceKind kind);
 
 /// Bytes of a Transformer's arenas besides the weights (`weights_bytes` in model_weights.h). What
 /// these functions say is what is allocated, byte for byte.

@@ -1,12 +1,18 @@
 #include "model/sharded_model.h"
 
+#include <cmath>
 #include <string>
 #include <utility>
 
+#include "core/log.h"
 #include "tandem/error.h"
 
 namespace tandem {
 namespace {
+
+/// How long a device's thread may take to come back after an abort.
+constexpr std::chrono::milliseconds kLeaveBehind{3'000};
+constexpr int64_t kMillisecondsPerSecond = 1000, kMillisecondsPerTenth = 100;
 
 /// Adds up the progress of ranks that load at the same time, and stops them all when one failed.
 class SharedProgress {
@@ -51,7 +57,9 @@ void check_ranks(const std::vector<ShardedModel::Rank>& ranks) {
 }  // namespace
 
 ShardedModel::ShardedModel(const ModelConfig& config, std::vector<Rank> ranks,
-                           const OpenWeights& open, const Transformer::Options& options) {
+                           const OpenWeights& open, const Transformer::Options& options,
+                           std::chrono::milliseconds pass_limit)
+    : pass_limit_(pass_limit) {
   check_ranks(ranks);
   leader_ = static_cast<size_t>(ranks.front().shard.leader());
   uint64_t total = 0;
@@ -63,84 +71,268 @@ ShardedModel::ShardedModel(const ModelConfig& config, std::vector<Rank> ranks,
       total += weights_bytes(config, rank.shard, formats, rank.backend->device().kind);
     }
   }
+  members_.resize(ranks.size());
   for (size_t i = 0; i < ranks.size(); ++i) {
-    Member member;
-    member.backend = ranks[i].backend;
-    member.communicator = std::move(ranks[i].communicator);
-    if (i != leader_) member.worker = std::make_unique<DeviceWorker>();
-    members_.push_back(std::move(member));
+    if (i != leader_) members_[i].worker = std::make_unique<DeviceWorker>();
   }
-  SharedProgress progress(options.progress, total, ranks.size(), failed_);
+  SharedProgress progress(options.progress, total, ranks.size(), first_error_->failed);
   run_all(OnError::kKeep, [&](size_t i) {
-    Member& member = members_[i];
     Transformer::Options own = options;
     own.progress = progress.of(i);
     const std::unique_ptr<WeightSource> source = open();
-    member.model = std::make_unique<Transformer>(config, ranks[i].shard, *source, *member.backend,
-                                                 own, member.communicator.get());
-    if (i != leader_) member.stream = member.backend->make_stream();
+    members_[i].rank = std::make_unique<ModelRank>(
+        config, ranks[i].shard, *source, *ranks[i].backend, std::move(ranks[i].communicator), own);
   });
+  start_watch();
 }
 
-ShardedModel::~ShardedModel() = default;
+ShardedModel::~ShardedModel() {
+  watch_.reset();
+  for (Member& member : members_) {
+    if (member.worker == nullptr || member.worker->wait_for(kLeaveBehind)) continue;
+    log().error("a device's thread does not come back; it is left behind with what it holds");
+    first_error_->abandoned = true;
+    (void)member.worker.release();
+    (void)member.rank.release();
+  }
+}
 
-Stream& ShardedModel::stream_of(size_t index, Stream& callers) {
-  return index == leader_ ? callers : *members_[index].stream;
+void ShardedModel::start_watch() {
+  watch_ = std::make_unique<PassWatch>(
+      PassWatch::Options{.limit = pass_limit_,
+                         .make_event = [this] { return backend().make_event(); },
+                         .failure = [this] { return failure(); },
+                         .describe_stall = [this] { return describe_stall(); },
+                         .on_failure = [this](const std::string& reason) { abort(reason); }});
+}
+
+std::string ShardedModel::failure() const {
+  for (const Member& member : members_) {
+    const std::string failure = member.rank->communicator().failure();
+    if (!failure.empty()) return failure;
+  }
+  return {};
+}
+
+void ShardedModel::check() const {
+  const std::string reason = failure();
+  if (!reason.empty()) throw DeviceError(reason);
+}
+
+std::string ShardedModel::describe_stall() const {
+  std::string waiting, missing;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const bool busy = members_[i].worker != nullptr && members_[i].worker->busy() &&
+                      !members_[i].rank->communicator().waiting();
+    std::string& names = busy ? missing : waiting;
+    names += (names.empty() ? "rank " : ", rank ") + std::to_string(i) + " (" +
+             to_string(members_[i].rank->model().backend().device()) + ")";
+  }
+  return (missing.empty() ? waiting : missing) + " did not finish a pass within " +
+         std::to_string(pass_limit_.count() / kMillisecondsPerSecond) + "." +
+         std::to_string(pass_limit_.count() % kMillisecondsPerSecond / kMillisecondsPerTenth) +
+         " s";
 }
 
 void ShardedModel::run_all(OnError on_error, const std::function<void(size_t)>& task) {
-  const auto guarded = [&](size_t i) {
+  // What the workers run owns what it needs: one of them may be left behind.
+  const auto guarded = [this, first = first_error_, on_error, task](size_t i) {
     try {
       task(i);
     } catch (const std::exception& error) {
       {
-        const std::lock_guard lock(error_mutex_);
-        if (!error_) error_ = std::current_exception();
-        failed_ = true;
+        const std::lock_guard lock(first->mutex);
+        if (!first->error) first->error = std::current_exception();
+        first->failed = true;
       }
       // The others may be waiting for this rank.
-      if (on_error == OnError::kAbort) members_[i].communicator->abort(error.what());
+      if (on_error == OnError::kAbort && !first->abandoned) abort(error.what());
     }
   };
   for (size_t i = 0; i < members_.size(); ++i) {
-    if (i != leader_) members_[i].worker->post([&guarded, i] { guarded(i); });
+    if (i != leader_) members_[i].worker->post([guarded, i] { guarded(i); });
   }
   guarded(leader_);
-  for (size_t i = 0; i < members_.size(); ++i) {
-    if (i != leader_) members_[i].worker->wait();
+  wait_for_workers();
+  first_error_->failed = false;
+  std::exception_ptr error;
+  {
+    const std::lock_guard lock(first_error_->mutex);
+    error = std::exchange(first_error_->error, nullptr);
   }
-  failed_ = false;
-  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  if (error) std::rethrow_exception(error);
+}
+
+void ShardedModel::wait_for_workers() {
+  constexpr std::chrono::milliseconds kSlice{100};
+  for (size_t i = 0; i < members_.size(); ++i) {
+    if (i == leader_) continue;
+    DeviceWorker& worker = *members_[i].worker;
+    if (watch_ == nullptr) {  // loading takes as long as it takes
+      worker.wait();
+      continue;
+    }
+    std::chrono::milliseconds left = kLeaveBehind;
+    while (!worker.wait_for(kSlice)) {
+      if (failure().empty()) continue;
+      left -= kSlice;
+      if (left.count() <= 0) throw DeviceError(failure());
+    }
+  }
+}
+
+void ShardedModel::abort(const std::string& reason) {
+  // What this process's ranks share is aborted by any of them.
+  members_[leader_].rank->communicator().abort(reason);
+  if (!peers_.empty()) peers_[leader_]->abort();
+}
+
+void ShardedModel::use_peers(bool use) {
+  for (size_t i = 0; i < members_.size(); ++i) {
+    members_[i].rank->model().rank_sum()->use(use ? peers_[i].get() : nullptr);
+  }
+}
+
+double ShardedModel::measure_sums() {
+  double seconds = 0;
+  run_all(OnError::kAbort, [&](size_t i) {
+    const double own = members_[i].rank->measure_rank_sum();
+    if (i == leader_) seconds = own;
+  });
+  return seconds;
+}
+
+std::string ShardedModel::choose_all_reduce(AllReduce wanted) {
+  if (leader().rank_sum() == nullptr || backend().device().kind == DeviceKind::kCpu) return {};
+  constexpr int kPeerMultiple = 4;  // elements that an exchange is a multiple of
+  if (leader().config().hidden_size % kPeerMultiple == 0 && wanted != AllReduce::kNccl) {
+    std::vector<PeerMember> ends;
+    for (Member& member : members_) ends.push_back(member.rank->model().rank_sum()->peer_member());
+    peers_ = join_peers(ends, leader().rank_sum()->max_words());
+  }
+  if (peers_.empty()) {
+    if (wanted == AllReduce::kPeer) {
+      throw UsageError(
+          "communication.all_reduce is \"peer\", but these GPUs do not reach each other's memory; "
+          "take \"auto\" or \"nccl\"");
+    }
+    return wanted == AllReduce::kNccl
+               ? "all-reduce: NCCL, as asked for"
+               : "all-reduce: NCCL, since the GPUs do not reach each other's memory";
+  }
+  const auto in_microseconds = [](double seconds) {
+    constexpr double kMicroseconds = 1e6, kTenths = 10;
+    std::string text = std::to_string(std::lround(seconds * kMicroseconds * kTenths));
+    return text.substr(0, text.size() - 1) + "." + text.back() + " us";
+  };
+  const double nccl = measure_sums();
+  use_peers(true);
+  const double peer = measure_sums();
+  const bool use = wanted == AllReduce::kPeer || peer <= nccl;
+  use_peers(use);
+  return std::string("all-reduce: ") + (use ? "peer" : "NCCL") + ", one row takes " +
+         in_microseconds(peer) + " through peer memory and " + in_microseconds(nccl) +
+         " through NCCL";
+}
+
+void ShardedModel::command_all(OnError on_error, const RankCommand& command,
+                               const std::function<void()>& leaders_part) {
+  run_all(on_error, [this, command, &leaders_part](size_t i) {
+    if (i == leader_) {
+      leaders_part();
+    } else {
+      members_[i].rank->execute(command);
+    }
+  });
 }
 
 void ShardedModel::reserve(int sequence, int tokens, Stream& stream) {
   // Every rank's page tables are the same: where the leader has nothing to do, nobody has.
   if (leader().cache().reserved_tokens(sequence) >= tokens) return;
-  run_all(OnError::kKeep,
-          [&](size_t i) { members_[i].model->reserve(sequence, tokens, stream_of(i, stream)); });
+  command_all(OnError::kKeep, {RankCommand::Kind::kReserve, sequence, tokens},
+              [&] { leader().reserve(sequence, tokens, stream); });
 }
 
 void ShardedModel::truncate(int sequence, int tokens, Stream& stream) {
-  run_all(OnError::kKeep,
-          [&](size_t i) { members_[i].model->truncate(sequence, tokens, stream_of(i, stream)); });
+  command_all(OnError::kKeep, {RankCommand::Kind::kTruncate, sequence, tokens},
+              [&] { leader().truncate(sequence, tokens, stream); });
 }
 
 void ShardedModel::fork(int from, int to, int tokens, Stream& stream) {
-  run_all(OnError::kKeep,
-          [&](size_t i) { members_[i].model->fork(from, to, tokens, stream_of(i, stream)); });
+  command_all(OnError::kKeep, {RankCommand::Kind::kFork, from, to, tokens},
+              [&] { leader().fork(from, to, tokens, stream); });
 }
 
 TensorView ShardedModel::forward(const Rows& rows, int first_logits_row, Stream& stream) {
   leader().check_pass(rows.count, first_logits_row);
+  RankCommand command{RankCommand::Kind::kForward, rows.count, first_logits_row};
+  if (capturing_) {
+    command.kind = RankCommand::Kind::kCapture;
+    command.c = next_pass_++;
+    captured_.push_back(command.c);
+  }
+  if (!capturing_) watch_->begin();
   TensorView logits;
-  run_all(OnError::kAbort, [&](size_t i) {
-    Rows own;
-    own.count = rows.count;
-    const TensorView result = members_[i].model->forward(i == leader_ ? rows : own,
-                                                         first_logits_row, stream_of(i, stream));
-    if (i == leader_) logits = result;
-  });
+  command_all(OnError::kAbort, command,
+              [&] { logits = leader().forward(rows, first_logits_row, stream); });
+  if (!capturing_) watch_->queued(stream);
   return logits;
+}
+
+/// What the leader captured, and the numbers under which the others keep their parts.
+class ShardedModel::SharedGraph final : public Graph {
+ public:
+  SharedGraph(ShardedModel& model, std::unique_ptr<Graph> leaders, std::vector<int32_t> passes)
+      : model_(model), leaders_(std::move(leaders)), passes_(std::move(passes)) {}
+  ~SharedGraph() override { model_.forget(passes_); }
+  SharedGraph(const SharedGraph&) = delete;
+  SharedGraph& operator=(const SharedGraph&) = delete;
+
+  void launch(Stream& stream) override { model_.launch(passes_, *leaders_, stream); }
+
+ private:
+  ShardedModel& model_;
+  std::unique_ptr<Graph> leaders_;
+  std::vector<int32_t> passes_;
+};
+
+std::unique_ptr<Graph> ShardedModel::capture(Stream& stream, const std::function<void()>& work) {
+  captured_.clear();
+  capturing_ = true;
+  std::unique_ptr<Graph> leaders;
+  try {
+    leaders = backend().capture(stream, work);
+  } catch (...) {
+    capturing_ = false;
+    forget(captured_);
+    throw;
+  }
+  capturing_ = false;
+  return std::make_unique<SharedGraph>(*this, std::move(leaders), std::move(captured_));
+}
+
+void ShardedModel::launch(std::span<const int32_t> passes, Graph& leaders, Stream& stream) {
+  check();
+  if (passes.empty()) return leaders.launch(stream);  // a device that runs work when it is launched
+  watch_->begin();
+  const std::vector<int32_t> numbers(passes.begin(), passes.end());
+  run_all(OnError::kAbort, [this, numbers, &leaders, &stream](size_t i) {
+    if (i == leader_) return leaders.launch(stream);
+    for (const int32_t pass : numbers) {
+      members_[i].rank->execute({RankCommand::Kind::kLaunch, 0, 0, pass});
+    }
+  });
+  watch_->queued(stream);
+}
+
+void ShardedModel::forget(std::span<const int32_t> passes) noexcept {
+  for (const int32_t pass : passes) {
+    try {
+      command_all(OnError::kKeep, {RankCommand::Kind::kForget, 0, 0, pass}, [] {});
+    } catch (const std::exception& error) {
+      log().warn("a captured pass was not given back: {}", error.what());
+    }
+  }
 }
 
 }  // namespace tandem

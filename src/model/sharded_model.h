@@ -1,26 +1,38 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "model/device_worker.h"
 #include "model/language_model.h"
-#include "model/transformer.h"
+#include "model/model_rank.h"
+#include "model/pass_watch.h"
 
 namespace tandem {
+
+/// How the small sums of a tensor split's decoding go from GPU to GPU.
+enum class AllReduce : uint8_t {
+  kAuto,  ///< whichever is measured to be faster
+  kNccl,  ///< through the communicator
+  kPeer,  ///< through the devices' own memory
+};
 
 /// A model whose ranks lie on several devices of this host, for a tensor or a layer split. To its
 /// caller it looks like a model on the leader's device. The calling thread drives the leader's
 /// device, a worker each of the others.
 ///
-/// One thread at a time. When a rank fails in a pass, the group is aborted, the error that came
-/// first is thrown, and every later pass throws DeviceError; MemoryError from `reserve` and `fork`
-/// leaves the model usable.
+/// One thread at a time. When a rank fails in a pass, or a pass does not come to an end in time,
+/// the group is aborted, the error that came first is thrown, and every later pass throws
+/// DeviceError; MemoryError from `reserve` and `fork` leaves the model usable. On devices that work
+/// beside the host a failure may show only after a pass was queued: `check` tells.
 class ShardedModel final : public LanguageModel {
  public:
   /// One rank's place. Backends must outlive the model; each one's shard.rank is its index.
@@ -32,10 +44,15 @@ class ShardedModel final : public LanguageModel {
   /// Opens the checkpoint anew: ranks load at the same time, each from its own source.
   using OpenWeights = std::function<std::unique_ptr<WeightSource>()>;
 
+  static constexpr std::chrono::milliseconds kPassLimit{10'000};
+
+  /// @param pass_limit how long the ranks may be at one pass
   /// @param options `progress` is called with the sums over all ranks, by one thread at a time
   /// @throws as Transformer, when any rank does; the others then stop at their next tensor
   ShardedModel(const ModelConfig& config, std::vector<Rank> ranks, const OpenWeights& open,
-               const Transformer::Options& options);
+               const Transformer::Options& options,
+               std::chrono::milliseconds pass_limit = kPassLimit);
+  /// A thread that does not come back from its device after an abort is left behind.
   ~ShardedModel() override;
 
   Backend& backend() override { return leader().backend(); }
@@ -48,31 +65,65 @@ class ShardedModel final : public LanguageModel {
   void truncate(int sequence, int tokens, Stream& stream) override;
   void fork(int from, int to, int tokens, Stream& stream) override;
   TensorView forward(const Rows& rows, int first_logits_row, Stream& stream) override;
+  /// Every rank captures its part of the passes; a launch launches all.
+  std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) override;
+  void check() const override;
+
+  /// Decides how decode-sized sums are done; call it once, before the first pass.
+  /// @return what was decided and why, in a line for people; empty where there is nothing to decide
+  /// @throws UsageError for kPeer when the GPUs do not reach each other's memory; DeviceError
+  std::string choose_all_reduce(AllReduce wanted);
+
+  /// Ends the communication for good: passes that wait fail, now and later. Any thread.
+  void abort(const std::string& reason);
 
   int ranks() const { return static_cast<int>(members_.size()); }
-  const Transformer& rank(int index) const { return *members_[static_cast<size_t>(index)].model; }
+  const Transformer& rank(int index) const {
+    return members_[static_cast<size_t>(index)].rank->model();
+  }
 
  private:
+  class SharedGraph;
   struct Member {
-    Backend* backend = nullptr;
-    std::unique_ptr<Communicator> communicator;
-    std::unique_ptr<Stream> stream;  ///< not the leader's, who works on its caller's
-    std::unique_ptr<Transformer> model;
+    std::unique_ptr<ModelRank> rank;
     std::unique_ptr<DeviceWorker> worker;  ///< not the leader's
   };
   enum class OnError { kKeep, kAbort };  ///< whether a failure ends the communication
+  /// The error that came first; outlives the model where a thread is left behind.
+  struct FirstError {
+    std::mutex mutex;
+    std::exception_ptr error;
+    std::atomic<bool> failed = false;     ///< for ranks at work
+    std::atomic<bool> abandoned = false;  ///< the model is gone
+  };
 
-  Transformer& leader() { return *members_[leader_].model; }
-  const Transformer& leader() const { return *members_[leader_].model; }
+  Transformer& leader() { return members_[leader_].rank->model(); }
+  const Transformer& leader() const { return members_[leader_].rank->model(); }
   /// Runs `task(index)` for every rank on its thread and waits for all. @throws what came first
   void run_all(OnError on_error, const std::function<void(size_t)>& task);
-  Stream& stream_of(size_t index, Stream& callers);
+  /// The leader does its part on the calling thread, the others obey.
+  void command_all(OnError on_error, const RankCommand& command,
+                   const std::function<void()>& leaders_part);
+  /// Every rank's sums go this way from now on.
+  void use_peers(bool use);
+  double measure_sums();
+  void wait_for_workers();
+  std::string failure() const;
+  std::string describe_stall() const;
+  void start_watch();
+  void launch(std::span<const int32_t> passes, Graph& leaders, Stream& stream);
+  void forget(std::span<const int32_t> passes) noexcept;
 
+  std::vector<std::unique_ptr<PeerExchange>>
+      peers_;  ///< by rank; empty where there is no such thing
   std::vector<Member> members_;
   size_t leader_ = 0;
-  std::mutex error_mutex_;
-  std::exception_ptr error_;
-  std::atomic<bool> failed_ = false;  ///< error_ is set: for ranks at work
+  bool capturing_ = false;
+  std::vector<int32_t> captured_;  ///< numbers of the passes of the capture at work
+  int32_t next_pass_ = 0;
+  std::shared_ptr<FirstError> first_error_ = std::make_shared<FirstError>();
+  std::chrono::milliseconds pass_limit_;
+  std::unique_ptr<PassWatch> watch_;  ///< ends first
 };
 
 }  // namespace tandem

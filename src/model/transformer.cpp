@@ -70,7 +70,7 @@ Transformer::Transformer(const ModelConfig& config, const ModelShard& shard, Wei
 }
 
 void Transformer::allocate_buffers() {
-  const BufferShapes shapes = buffer_shapes(config_, shard_, limits_);
+  const BufferShapes shapes = buffer_shapes(config_, shard_, limits_, backend_.device().kind);
   const DType activation = backend_.activation_dtype();
   buffers_.hidden = activations_arena_.take(DType::kF32, shapes.hidden);
   buffers_.normed.values = activations_arena_.take(activation, shapes.normed);
@@ -81,6 +81,11 @@ void Transformer::allocate_buffers() {
   buffers_.gated = activations_arena_.take(activation, shapes.gated);
   buffers_.angles = activations_arena_.take(DType::kF32, shapes.angles);
   buffers_.projected = activations_arena_.take(DType::kF32, shapes.projected);
+  const TensorView gathered = activations_arena_.take(DType::kF32, shapes.gathered);
+  const TensorView peer_memory = activations_arena_.take(DType::kU8, shapes.peer_memory);
+  if (shard_.split == Split::kTensor) {
+    rank_sum_.emplace(backend_, *communicator_, gathered, peer_memory);
+  }
   shared_rows_ = activations_arena_.take(DType::kI32, shapes.shared_rows);
   logits_ = logits_arena_.take(DType::kF32, shapes.logits);
   shard_logits_ = logits_arena_.take(DType::kF32, shapes.shard_logits);
@@ -107,6 +112,10 @@ void Transformer::truncate(int sequence, int tokens, Stream&) {
 
 void Transformer::fork(int from, int to, int tokens, Stream& stream) {
   cache_->fork(from, to, tokens, stream);
+}
+
+double Transformer::measure_rank_sum(Stream& stream) {
+  return rank_sum_->measure(buffers_.projected, buffers_.hidden, stream);
 }
 
 void Transformer::check_pass(int rows, int first_logits_row) const {
@@ -180,8 +189,7 @@ void Transformer::add_projection(TensorView x, const WeightView& weight,
     return;
   }
   backend_.matmul(x, weight, Epilogue::kStore, b.projected, stream);
-  communicator_->all_reduce_sum(b.projected, stream);
-  backend_.add(b.projected, b.hidden, stream);
+  rank_sum_->add(b.projected, b.hidden, stream);
   if (!next_norm.empty()) {
     backend_.rms_norm(b.hidden, next_norm, b.normed.eps, b.normed.values, stream);
   }
@@ -192,9 +200,14 @@ void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
     communicator_->recv(b.hidden, shard_.rank - 1, stream);
     return;
   }
-  backend_.embed(rows, weights_.embedding, b.hidden, stream);
+  if (shard_.split != Split::kTensor) {
+    backend_.embed(rows, weights_.embedding, b.hidden, stream);
+    return;
+  }
   // A rank that does not hold a token's row contributes zeros.
-  if (shard_.split == Split::kTensor) communicator_->all_reduce_sum(b.hidden, stream);
+  backend_.embed(rows, weights_.embedding, b.projected, stream);
+  backend_.fill_zero(b.hidden.data(), b.hidden.bytes(), stream);
+  rank_sum_->add(b.projected, b.hidden, stream);
 }
 
 TensorView Transformer::run_head(const Buffers& b, int first_row, Stream& stream) {
@@ -248,7 +261,12 @@ Rows Transformer::share_rows(const Rows& given, Stream& stream) {
     backend_.copy(shared.slots.data(), given.slots.data(), bytes, stream);
     backend_.copy(shared.sequences.data(), given.sequences.data(), bytes, stream);
   }
-  communicator_->broadcast(shared_rows_.rows(0, kRowFields * count), shard_.leader(), stream);
+  const TensorView values = shared_rows_.rows(0, kRowFields * count);
+  if (rank_sum_) {
+    rank_sum_->broadcast(values, shard_.leader(), stream);
+  } else {
+    communicator_->broadcast(values, shard_.leader(), stream);
+  }
   return shared;
 }
 

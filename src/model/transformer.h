@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "model/model_config.h"
 #include "model/model_memory.h"
 #include "model/model_weights.h"
+#include "model/rank_sum.h"
 #include "model/shard.h"
 #include "model/weight_source.h"
 
@@ -59,6 +61,11 @@ class Transformer final : public LanguageModel {
   TensorView forward(const Rows& rows, int first_logits_row, Stream& stream) override;
   /// What `forward` checks first.
   void check_pass(int rows, int first_logits_row) const;
+
+  /// How this rank's sums are done; null unless the split is a tensor split.
+  RankSum* rank_sum() { return rank_sum_ ? &*rank_sum_ : nullptr; }
+  /// As RankSum::measure, in the model's own buffers, between passes.
+  double measure_rank_sum(Stream& stream);
 
   const ModelConfig& config() const { return config_; }
   const ModelShard& shard() const { return shard_; }
@@ -108,6 +115,7 @@ class Transformer final : public LanguageModel {
   std::unique_ptr<KvCache> cache_;
   ModelWeights weights_;
   Buffers buffers_;
+  std::optional<RankSum> rank_sum_;  ///< tensor split only
   TensorView workspace_;     ///< what wide products work in
   TensorView shared_rows_;   ///< (4 * max_rows) i32: what the leader broadcasts; several ranks only
   TensorView shard_logits_;  ///< (logits_rows * this rank's vocabulary) f32, tensor split only

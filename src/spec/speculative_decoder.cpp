@@ -149,6 +149,7 @@ class SpeculativeDecoder::Impl {
   const RoundResult& read() {
     const Flight& flight = flight_of(read_);
     flight.fetched->wait();
+    main_.check();
     const RoundState::Result from = state_.result(read_);
     ++read_;
     result_.tokens.assign(from.output.begin(), from.output.end());

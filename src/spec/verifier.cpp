@@ -25,8 +25,7 @@ void Verifier::start(const DecodeRule& rule, int top_logprobs, bool expected_acc
 void Verifier::verify(int num_drafts, Stream& stream) {
   auto& graph = graphs_[static_cast<size_t>(num_drafts)];
   if (graph == nullptr) {
-    graph =
-        main_.backend().capture(stream, [this, num_drafts, &stream] { run(num_drafts, stream); });
+    graph = main_.capture(stream, [this, num_drafts, &stream] { run(num_drafts, stream); });
   }
   graph->launch(stream);
 }

@@ -200,7 +200,8 @@ TEST_CASE("Every rank allocates what is planned for it") {
   }
 }
 
-/// Fails at its nth sum and passes everything else on.
+/// Fails at its nth sum (all-reduce, or gather for the few rows of a round) and passes everything
+/// else on.
 class FailingCommunicator final : public Communicator {
  public:
   FailingCommunicator(std::unique_ptr<Communicator> inner, int sums)
@@ -208,10 +209,11 @@ class FailingCommunicator final : public Communicator {
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   void all_reduce_sum(TensorView values, Stream& stream) override {
-    if (sums_-- == 0) throw DeviceError("rank " + std::to_string(rank()) + " lost its device");
+    count();
     inner_->all_reduce_sum(values, stream);
   }
   void all_gather(TensorView values, TensorView gathered, Stream& stream) override {
+    count();
     inner_->all_gather(values, gathered, stream);
   }
   void broadcast(TensorView values, int root, Stream& stream) override {
@@ -224,11 +226,82 @@ class FailingCommunicator final : public Communicator {
     inner_->recv(values, from, stream);
   }
   void abort(const std::string& reason) override { inner_->abort(reason); }
+  std::string failure() const override { return inner_->failure(); }
+  bool waiting() const override { return inner_->waiting(); }
 
  private:
+  void count() {
+    if (sums_-- == 0) throw DeviceError("rank " + std::to_string(rank()) + " lost its device");
+  }
+
   std::unique_ptr<Communicator> inner_;
   int sums_;
 };
+
+/// Answers nothing for a while at its nth gather.
+class StallingCommunicator final : public Communicator {
+ public:
+  StallingCommunicator(std::unique_ptr<Communicator> inner, int gathers,
+                       std::chrono::milliseconds pause)
+      : inner_(std::move(inner)), gathers_(gathers), pause_(pause) {}
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  void all_reduce_sum(TensorView values, Stream& stream) override {
+    inner_->all_reduce_sum(values, stream);
+  }
+  void all_gather(TensorView values, TensorView gathered, Stream& stream) override {
+    if (gathers_-- == 0) std::this_thread::sleep_for(pause_);
+    inner_->all_gather(values, gathered, stream);
+  }
+  void broadcast(TensorView values, int root, Stream& stream) override {
+    inner_->broadcast(values, root, stream);
+  }
+  void send(TensorView values, int to, Stream& stream) override {
+    inner_->send(values, to, stream);
+  }
+  void recv(TensorView values, int from, Stream& stream) override {
+    inner_->recv(values, from, stream);
+  }
+  void abort(const std::string& reason) override { inner_->abort(reason); }
+  std::string failure() const override { return inner_->failure(); }
+  bool waiting() const override { return inner_->waiting(); }
+
+ private:
+  std::unique_ptr<Communicator> inner_;
+  int gathers_;
+  const std::chrono::milliseconds pause_;
+};
+
+TEST_CASE("A rank that stalls is named after the time limit, and nobody waits for it any longer") {
+  using namespace std::chrono_literals;
+  constexpr int kRanks = 3, kGathersBefore = 4;
+  const int stalling = GENERATE(1, 2);
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const Placement placement = tensor_placement(config, kRanks);
+  auto communicators = make_thread_communicators(kRanks);
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::vector<ShardedModel::Rank> ranks;
+  for (int i = 0; i < kRanks; ++i) {
+    const auto index = static_cast<size_t>(i);
+    backends.push_back(make_backend(parse_device("cpu:" + std::to_string(i)), 1));
+    if (i == stalling) {
+      communicators[index] = std::make_unique<StallingCommunicator>(std::move(communicators[index]),
+                                                                    kGathersBefore, 2500ms);
+    }
+    ranks.push_back(
+        {placement.shards[index], backends[index].get(), std::move(communicators[index])});
+  }
+  ShardedModel model(
+      config, std::move(ranks), [] { return open_weights(kMain); }, small(), 1000ms);
+  test::ModelRunner runner(model);
+  const std::vector<int32_t> tokens = some_tokens(3);
+  const std::string stalls = "rank " + std::to_string(stalling) +
+                             " (cpu:" + std::to_string(stalling) +
+                             ") did not finish a pass within 1.0 s";
+  CHECK_THROWS_WITH(runner.run(tokens, 0), ContainsText(stalls));
+  CHECK_THROWS_WITH(model.check(), ContainsText(stalls));
+  CHECK_THROWS_WITH(runner.run(tokens, 0), ContainsText(stalls));
+}
 
 TEST_CASE("A rank that fails in a pass takes the others along instead of leaving them waiting") {
   constexpr int kRanks = 3, kSumsBeforeFailure = 4;
@@ -251,7 +324,7 @@ TEST_CASE("A rank that fails in a pass takes the others along instead of leaving
   ShardedModel model(
       config, std::move(ranks), [] { return open_weights(kMain); }, small());
   test::ModelRunner runner(model);
-  const std::vector<int32_t> tokens = some_tokens(3);
+  const std::vector<int32_t> tokens = some_tokens(GENERATE(3, 20));
   const std::string lost = "rank " + std::to_string(failing) + " lost its device";
   CHECK_THROWS_WITH(runner.run(tokens, 0), lost);
   CHECK_THROWS_WITH(runner.run(tokens, 0), ContainsText("aborted: " + lost));

@@ -1,0 +1,52 @@
+#include "model/model_rank.h"
+
+#include <string>
+#include <utility>
+
+#include "tandem/error.h"
+
+namespace tandem {
+
+ModelRank::ModelRank(const ModelConfig& config, const ModelShard& shard, WeightSource& source,
+                     Backend& backend, std::unique_ptr<Communicator> communicator,
+                     const Transformer::Options& options)
+    : backend_(backend),
+      communicator_(std::move(communicator)),
+      stream_(backend.make_stream()),
+      model_(std::make_unique<Transformer>(config, shard, source, backend, options,
+                                           communicator_.get())) {}
+
+void ModelRank::execute(const RankCommand& command) {
+  switch (command.kind) {
+    case RankCommand::Kind::kReserve:
+      return model_->reserve(command.a, command.b, *stream_);
+    case RankCommand::Kind::kTruncate:
+      return model_->truncate(command.a, command.b, *stream_);
+    case RankCommand::Kind::kFork:
+      return model_->fork(command.a, command.b, command.c, *stream_);
+    case RankCommand::Kind::kForward:
+      return forward(command);
+    case RankCommand::Kind::kCapture:
+      graphs_[command.c] = backend_.capture(*stream_, [&] { forward(command); });
+      return;
+    case RankCommand::Kind::kLaunch: {
+      const auto graph = graphs_.find(command.c);
+      if (graph == graphs_.end()) {
+        throw ShapeError("model rank: no pass was captured under the number " +
+                         std::to_string(command.c));
+      }
+      return graph->second->launch(*stream_);
+    }
+    case RankCommand::Kind::kForget:
+      graphs_.erase(command.c);
+      return;
+  }
+}
+
+void ModelRank::forward(const RankCommand& command) {
+  Rows rows;
+  rows.count = command.a;
+  model_->forward(rows, command.b, *stream_);
+}
+
+}  // namespace tandem

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+
+namespace tandem {
+
+/// What the leader tells the other ranks of a model to do. Plain numbers, so that it can also be
+/// sent to another process.
+struct RankCommand {
+  enum class Kind : int32_t {
+    kReserve,   ///< a: sequence, b: tokens
+    kTruncate,  ///< a: sequence, b: tokens
+    kFork,      ///< a: from, b: to, c: tokens
+    kForward,   ///< a: rows, b: first row with logits
+    kCapture,   ///< the same, captured and kept under the number c
+    kLaunch,    ///< c: what was captured under this number
+    kForget,    ///< c: the number, which may be used again
+  };
+  Kind kind = Kind::kForward;
+  int32_t a = 0;
+  int32_t b = 0;
+  int32_t c = 0;
+};
+
+}  // namespace tandem

@@ -1,0 +1,213 @@
+// The bundled pair over several GPUs; skipped, saying so, where there are none.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "backend/backend.h"
+#include "comm/nccl_communicator.h"
+#include "model/model_loader.h"
+#include "model/sharded_model.h"
+#include "plan/placement.h"
+#include "spec/model_drafter.h"
+#include "spec/speculative_decoder.h"
+#include "support/catch.h"
+#include "support/model_runner.h"
+#include "tandem/error.h"
+
+namespace tandem {
+namespace {
+
+const std::filesystem::path kSource = TANDEM_SOURCE_DIR;
+const std::filesystem::path kMain = kSource / "models/demo/main";
+const std::filesystem::path kDraft = kSource / "models/demo/draft";
+
+/// 2 and, where the machine has so many, 4; none says why.
+std::vector<int> rank_counts() {
+  int gpus = 0;
+  for (const DeviceInfo& device : list_devices()) gpus += device.id.kind == DeviceKind::kCuda;
+  std::vector<int> counts;
+  for (const int count : {2, 4}) {
+    if (has_nccl() && gpus >= count) counts.push_back(count);
+  }
+  if (counts.empty()) WARN("no two GPUs with NCCL: this test was skipped");
+  return counts;
+}
+
+std::unique_ptr<Backend> gpu(int index) {
+  return make_backend({.id = {.kind = DeviceKind::kCuda, .index = index}, .capacity_bytes = {}});
+}
+
+Transformer::Options options() {
+  Transformer::Options options;
+  options.limits = {.max_positions = 512, .max_rows = 64};
+  return options;
+}
+
+/// The main model over GPUs 0, 1, …
+struct Split {
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::unique_ptr<ShardedModel> model;
+  std::string sums;
+
+  Split(const ModelConfig& config, const Placement& placement, AllReduce all_reduce) {
+    std::vector<int> devices;
+    for (int i = 0; i < placement.ranks(); ++i) {
+      backends.push_back(gpu(i));
+      devices.push_back(i);
+    }
+    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices);
+    std::vector<ShardedModel::Rank> ranks;
+    for (size_t i = 0; i < backends.size(); ++i) {
+      ranks.push_back({placement.shards[i], backends[i].get(), std::move(communicators[i])});
+    }
+    model = std::make_unique<ShardedModel>(
+        config, std::move(ranks), [] { return open_weights(kMain); }, options());
+    sums = model->choose_all_reduce(all_reduce);
+  }
+};
+
+Placement layers(const ModelConfig& config, int ranks) {
+  return layer_placement(config, share_evenly(config.num_layers, ranks, 1));
+}
+
+std::unique_ptr<Transformer> single(const std::filesystem::path& folder, Backend& backend) {
+  const ModelConfig config = ModelConfig::from_folder(folder);
+  const auto source = open_weights(folder);
+  return std::make_unique<Transformer>(config, ModelShard::whole(config), *source, backend,
+                                       options());
+}
+
+std::vector<int32_t> some_tokens(int count) {
+  constexpr int kStep = 397, kVocab = 6144;
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < count; ++i) tokens.push_back((17 + i * kStep) % kVocab);
+  return tokens;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+/// Logits of a prefill, of one row and of several.
+std::vector<std::vector<float>> logits_of(LanguageModel& model) {
+  test::ModelRunner runner(model);
+  const std::vector<int32_t> tokens = some_tokens(72);
+  std::vector<std::vector<float>> logits;
+  for (const auto& [first, count] : {std::pair{0, 64}, std::pair{64, 1}, std::pair{65, 7}}) {
+    logits.push_back(runner.run(
+        std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count)), first));
+  }
+  return logits;
+}
+
+/// The tokens of one text, through captured rounds.
+std::vector<int32_t> decode(SpeculativeDecoder& decoder, const DecodeSettings& settings,
+                            int count) {
+  const std::vector<int32_t> prompt = some_tokens(24);
+  decoder.start(prompt, settings);
+  std::vector<int32_t> tokens;
+  while (static_cast<int>(tokens.size()) < count && decoder.remaining_positions() > 0) {
+    const RoundResult& round = decoder.round(count - static_cast<int>(tokens.size()));
+    tokens.insert(tokens.end(), round.tokens.begin(), round.tokens.end());
+  }
+  return tokens;
+}
+
+TEST_CASE("Over GPUs, a layer split gives one GPU's bits") {
+  for (const int ranks : rank_counts()) {
+    const ModelConfig config = ModelConfig::from_folder(kMain);
+    const auto backend = gpu(0);
+    const auto alone = single(kMain, *backend);
+    Split split(config, layers(config, ranks), AllReduce::kAuto);
+    const auto ours = logits_of(*split.model), theirs = logits_of(*alone);
+    for (size_t i = 0; i < ours.size(); ++i) CHECK(same_bits(ours[i], theirs[i]));
+    SpeculativeDecoder decoder(*split.model, nullptr, 0), expected(*alone, nullptr, 0);
+    CHECK(decode(decoder, {}, 200) == decode(expected, {}, 200));
+  }
+}
+
+TEST_CASE("Over GPUs, a tensor split is near one GPU, repeats itself, and all ways give its bits") {
+  for (const int ranks : rank_counts()) {
+    const ModelConfig config = ModelConfig::from_folder(kMain);
+    const auto backend = gpu(0);
+    const auto theirs = logits_of(*single(kMain, *backend));
+    std::vector<std::vector<float>> first;
+    for (const AllReduce way : {AllReduce::kNccl, AllReduce::kPeer, AllReduce::kAuto}) {
+      Split split(config, tensor_placement(config, ranks), way);
+      const auto ours = logits_of(*split.model);
+      CAPTURE(ranks, split.sums);
+      if (first.empty()) first = ours;
+      const auto again = logits_of(*split.model);
+      // Another order of sums flips the rounding of activations to bfloat16 here and there, twice a
+      // layer; the flips add up as random steps.
+      const double tolerance = 0x1p-8 * std::sqrt(2.0 * config.num_layers);
+      for (size_t i = 0; i < ours.size(); ++i) {
+        double largest = 0, scale = 0;
+        for (size_t k = 0; k < ours[i].size(); ++k) {
+          largest = std::max(largest, std::abs(static_cast<double>(ours[i][k]) - theirs[i][k]));
+          scale = std::max(scale, std::abs(static_cast<double>(theirs[i][k])));
+        }
+        CAPTURE(i, largest, scale);
+        CHECK(largest <= tolerance * scale);
+        CHECK(same_bits(ours[i], again[i]));
+        CHECK(same_bits(ours[i], first[i]));
+      }
+    }
+  }
+}
+
+TEST_CASE("Over GPUs, a row has the same bits whatever rows travel with it") {
+  for (const int ranks : rank_counts()) {
+    const ModelConfig config = ModelConfig::from_folder(kMain);
+    Split split(config, tensor_placement(config, ranks), AllReduce::kAuto);
+    test::ModelRunner runner(*split.model);
+    const std::vector<int32_t> tokens = some_tokens(16);
+    const std::vector<float> together = runner.run(tokens, 0);
+    const auto vocab = static_cast<size_t>(config.vocab_size);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const auto alone = runner.run(std::span(tokens).subspan(i, 1), static_cast<int>(i));
+      CHECK(std::memcmp(alone.data(), together.data() + i * vocab, vocab * sizeof(float)) == 0);
+    }
+  }
+}
+
+TEST_CASE("Over GPUs, greedy text is the same with a draft and without, and texts repeat") {
+  for (const int ranks : rank_counts()) {
+    const ModelConfig config = ModelConfig::from_folder(kMain);
+    for (const Placement& placement : {layers(config, ranks), tensor_placement(config, ranks)}) {
+      Split split(config, placement, AllReduce::kAuto);
+      const auto draft = single(kDraft, *split.backends[static_cast<size_t>(placement.leader())]);
+      constexpr int kDrafts = 5, kTokens = 300;
+      SpeculativeDecoder plain(*split.model, nullptr, 0);
+      SpeculativeDecoder drafting(
+          *split.model,
+          std::make_unique<ModelDrafter>(*draft, config.vocab_size, std::vector<uint8_t>{}),
+          kDrafts);
+      DecodeSettings settings;
+      const std::vector<int32_t> expected = decode(plain, settings, kTokens);
+      CAPTURE(ranks, static_cast<int>(placement.split), split.sums);
+      for (const int drafts : {1, 3, kDrafts}) {
+        settings.num_speculative_tokens = drafts;
+        CHECK(decode(drafting, settings, kTokens) == expected);
+      }
+      settings.rule.kind = DecodeRule::Kind::kBlock;
+      settings.seed = 7;
+      CHECK(decode(drafting, settings, kTokens) == decode(drafting, settings, kTokens));
+    }
+  }
+}
+
+TEST_CASE("Over GPUs, an aborted group fails at once and lets go") {
+  for (const int ranks : rank_counts()) {
+    const ModelConfig config = ModelConfig::from_folder(kMain);
+    Split split(config, tensor_placement(config, ranks), AllReduce::kAuto);
+    SpeculativeDecoder decoder(*split.model, nullptr, 0);
+    CHECK(decode(decoder, {}, 20).size() == 20);
+    split.model->abort("the test wants it");
+    CHECK_THROWS_WITH(decode(decoder, {}, 20), ContainsText("the test wants it"));
+  }
+}
+
+}  // namespace
+}  // namespace tandem
