@@ -150,8 +150,12 @@ __global__ void pack_kernel(const PackArgs args) {
 }  // namespace
 
 cudaError_t pack(const PackArgs& args, Launch launch) {
+  launch.overlap = false;  // these kernels do not wait for earlier work by themselves
   if (args.format == Packed::kFp8) {
-    fp8_scales_kernel<<<static_cast<unsigned>(args.rows), kWarpLanes, 0, launch.stream>>>(args);
+    const cudaError_t error =
+        launch_kernel(fp8_scales_kernel, dim3(static_cast<unsigned>(args.rows)), dim3(kWarpLanes),
+                      0, launch, args);
+    if (error != cudaSuccess) return error;
   }
   const int64_t pairs = (args.cols + kPairInputs - 1) / kPairInputs;
   const int64_t rows_of_block = args.paired_half < 0 ? kPanelOutputs : kPanelOutputs / 2;
@@ -160,19 +164,15 @@ cudaError_t pack(const PackArgs& args, Launch launch) {
   constexpr int kThreads = kPackWarps * kWarpLanes;
   switch (args.format) {
     case Packed::kBF16:
-      pack_kernel<Packed::kBF16><<<grid, kThreads, 0, launch.stream>>>(args);
-      break;
+      return launch_kernel(pack_kernel<Packed::kBF16>, grid, dim3(kThreads), 0, launch, args);
     case Packed::kF16:
-      pack_kernel<Packed::kF16><<<grid, kThreads, 0, launch.stream>>>(args);
-      break;
+      return launch_kernel(pack_kernel<Packed::kF16>, grid, dim3(kThreads), 0, launch, args);
     case Packed::kFp8:
-      pack_kernel<Packed::kFp8><<<grid, kThreads, 0, launch.stream>>>(args);
-      break;
+      return launch_kernel(pack_kernel<Packed::kFp8>, grid, dim3(kThreads), 0, launch, args);
     case Packed::kInt4:
-      pack_kernel<Packed::kInt4><<<grid, kThreads, 0, launch.stream>>>(args);
-      break;
+      return launch_kernel(pack_kernel<Packed::kInt4>, grid, dim3(kThreads), 0, launch, args);
   }
-  return cudaGetLastError();
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace tandem::kernels

@@ -268,6 +268,8 @@ void connect(std::span<const ncclComm_t> comms, int world_size, int first_rank,
     return ncclSuccess;
   });
   for (const Scratch& s : scratch) s.synchronize();
+  // NCCL tries what a machine may lack; what it found out that way is nobody else's error.
+  (void)cudaGetLastError();
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "backend/cpu/thread_pool.h"
+#include "comm/nccl_communicator.h"
 #include "comm/thread_communicator.h"
 #include "core/device.h"
 #include "core/log.h"
@@ -73,13 +74,14 @@ class PairLoader {
   }
 
  private:
-  /// Ranks exchange data through the host's memory so far, which GPUs' kernels do not read.
+  /// Without NCCL, several GPUs cannot share a model.
   void keep_to_one_gpu() {
     PlanRequest& plan = request_.plan;
-    if (plan.devices.front().id.kind == DeviceKind::kCpu) return;
+    if (plan.devices.front().id.kind == DeviceKind::kCpu || has_nccl()) return;
     const auto refuse = [this](const std::string& key, const std::string& what) {
       throw ConfigError(config_.source + ": \"" + key + "\" " + what +
-                        "; this version runs a pair on one GPU");
+                        "; this build has no NCCL and runs a pair on one GPU: rebuild where "
+                        "libnccl-dev is installed, or name one GPU");
     };
     if (plan.choose_devices) {
       plan.main_devices = {plan.draft_device.value_or(plan.main_devices.front())};
@@ -241,8 +243,7 @@ class PairLoader {
       take_bytes(audit, placed.devices.front(), model.role, *whole);
       pair_.main = std::move(whole);
     } else {
-      std::vector<std::unique_ptr<Communicator>> communicators =
-          make_thread_communicators(placed.placement.ranks());
+      std::vector<std::unique_ptr<Communicator>> communicators = make_communicators(audit);
       std::vector<ShardedModel::Rank> ranks;
       for (size_t rank = 0; rank < placed.devices.size(); ++rank) {
         ranks.push_back({placed.placement.shards[rank], pair_.backends[placed.devices[rank]].get(),
@@ -252,8 +253,43 @@ class PairLoader {
       for (size_t rank = 0; rank < placed.devices.size(); ++rank) {
         take_bytes(audit, placed.devices[rank], model.role, sharded->rank(static_cast<int>(rank)));
       }
+      const std::string sums = sharded->choose_all_reduce(all_reduce());
+      if (!sums.empty()) log().info("{}", sums);
       pair_.main = std::move(sharded);
     }
+  }
+
+  AllReduce all_reduce() const {
+    const std::string& wanted = config_.communication.all_reduce;
+    return wanted == "nccl"   ? AllReduce::kNccl
+           : wanted == "peer" ? AllReduce::kPeer
+                              : AllReduce::kAuto;
+  }
+
+  /// One for each rank of the main model. What NCCL takes of the devices' memory is measured for
+  /// the next plan.
+  std::vector<std::unique_ptr<Communicator>> make_communicators(MemoryAudit& audit) {
+    const PlacedModel& placed = plan_.main;
+    const int ranks = placed.placement.ranks();
+    if (!measured()) return make_thread_communicators(ranks);
+    std::vector<int> devices;
+    std::vector<uint64_t> free;
+    for (const size_t device : placed.devices) {
+      devices.push_back(request_.plan.devices[device].id.index);
+      free.push_back(memory_of(device).free_bytes());
+    }
+    auto communicators = make_nccl_communicators(draw_nccl_id(), ranks, 0, devices);
+    for (size_t rank = 0; rank < placed.devices.size(); ++rank) {
+      const size_t device = placed.devices[rank];
+      const uint64_t left = memory_of(device).free_bytes();
+      const uint64_t taken = free[rank] > left ? free[rank] - left : 0;
+      audit.add(name_of_device(device), "main", MemoryPurpose::kCommunicator, taken);
+      history_.record({request_.devices.hardware[device], MemoryPurpose::kCommunicator, ranks},
+                      taken);
+      // Not the context's, which is what the device lost since then.
+      before_[device].free_bytes -= std::min(taken, before_[device].free_bytes);
+    }
+    return communicators;
   }
 
   void take_bytes(MemoryAudit& audit, size_t device, const std::string& role,
