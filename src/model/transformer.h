@@ -67,6 +67,11 @@ class Transformer final : public LanguageModel {
   /// As RankSum::measure, in the model's own buffers, between passes.
   double measure_rank_sum(Stream& stream);
 
+  /// What every rank of a split holds alike after a pass, in its first rows; for checks. The
+  /// residual stream (max_rows, hidden) f32 (of a tensor split), and what the leader broadcast.
+  const TensorView& hidden() const { return buffers_.hidden; }
+  const TensorView& shared_rows() const { return shared_rows_; }
+
   const ModelConfig& config() const { return config_; }
   const ModelShard& shard() const { return shard_; }
   const ModelLimits& limits() const { return limits_; }

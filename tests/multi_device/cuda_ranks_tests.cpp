@@ -198,6 +198,64 @@ TEST_CASE("Over GPUs, greedy text is the same with a draft and without, and text
   }
 }
 
+/// The first bytes of what lies on a device.
+std::vector<std::byte> bytes_of(Backend& backend, const TensorView& view, int64_t elements,
+                                Stream& stream) {
+  std::vector<std::byte> bytes(static_cast<size_t>(elements) * sizeof(float));
+  backend.copy_to_host(bytes.data(), view.data(), bytes.size(), stream);
+  stream.synchronize();
+  return bytes;
+}
+
+TEST_CASE("Over GPUs, ranks never disagree on sampled rounds") {
+  constexpr int kRounds = 10'000, kDrafts = 4, kRowFieldsRead = 4;
+  for (const int ranks : rank_counts()) {
+    const ModelConfig config = ModelConfig::from_folder(kMain);
+    for (const Placement& placement : {layers(config, ranks), tensor_placement(config, ranks)}) {
+      Split split(config, placement, AllReduce::kAuto);
+      const auto draft = single(kDraft, *split.backends[static_cast<size_t>(placement.leader())]);
+      SpeculativeDecoder decoder(
+          *split.model,
+          std::make_unique<ModelDrafter>(*draft, config.vocab_size, std::vector<uint8_t>{}),
+          kDrafts);
+      std::vector<std::unique_ptr<Stream>> streams;
+      for (const auto& backend : split.backends) streams.push_back(backend->make_stream());
+      DecodeSettings settings;
+      settings.num_speculative_tokens = kDrafts;
+      settings.rule.kind = DecodeRule::Kind::kBlock;
+      settings.launch_ahead = false;  // the buffers stay as the round left them
+      int rounds = 0, disagreements = 0, accepted = 0;
+      for (uint64_t seed = 1; rounds < kRounds; ++seed) {
+        settings.seed = seed;
+        decoder.start(some_tokens(24), settings);
+        while (rounds < kRounds && decoder.remaining_positions() > kDrafts + 1) {
+          const RoundResult& round = decoder.round(kDrafts + 1);
+          ++rounds;
+          accepted += round.num_accepted;
+          const int64_t rows = round.num_drafts + 1;
+          std::vector<std::byte> expected;
+          for (int rank = 0; rank < ranks; ++rank) {
+            const auto at = static_cast<size_t>(rank);
+            const Transformer& model = split.model->rank(rank);
+            auto held = bytes_of(*split.backends[at], model.shared_rows(), kRowFieldsRead * rows,
+                                 *streams[at]);
+            if (placement.split == tandem::Split::kTensor) {
+              const auto hidden = bytes_of(*split.backends[at], model.hidden(),
+                                           rows * config.hidden_size, *streams[at]);
+              held.insert(held.end(), hidden.begin(), hidden.end());
+            }
+            if (rank == 0) expected = held;
+            disagreements += held != expected;
+          }
+        }
+      }
+      CAPTURE(ranks, static_cast<int>(placement.split), split.sums, accepted);
+      CHECK(disagreements == 0);
+      CHECK(accepted > rounds / 2);
+    }
+  }
+}
+
 TEST_CASE("Over GPUs, an aborted group fails at once and lets go") {
   for (const int ranks : rank_counts()) {
     const ModelConfig config = ModelConfig::from_folder(kMain);
