@@ -77,7 +77,12 @@ class PairLoader {
   /// Without NCCL, several GPUs cannot share a model.
   void keep_to_one_gpu() {
     PlanRequest& plan = request_.plan;
-    if (plan.devices.front().id.kind == DeviceKind::kCpu || has_nccl()) return;
+    if (plan.devices.front().id.kind == DeviceKind::kCpu) return;
+    if (has_nccl()) {
+      // The main model goes where the draft was put: see require_draft_beside_leader.
+      if (plan.choose_devices && plan.draft_device) plan.main_devices = {*plan.draft_device};
+      return;
+    }
     const auto refuse = [this](const std::string& key, const std::string& what) {
       throw ConfigError(config_.source + ": \"" + key + "\" " + what +
                         "; this build has no NCCL and runs a pair on one GPU: rebuild where "
@@ -91,6 +96,18 @@ class PairLoader {
     if (plan.draft_device.value_or(plan.main_devices.front()) != plan.main_devices.front()) {
       refuse("draft.device", "is another GPU than the main model's");
     }
+  }
+
+  /// Rounds and drafts are handed over in one GPU's memory.
+  void require_draft_beside_leader() const {
+    if (!plan_.draft || request_.plan.devices.front().id.kind == DeviceKind::kCpu) return;
+    const size_t leader = plan_.main.devices[static_cast<size_t>(plan_.main.placement.leader())];
+    const size_t draft = plan_.draft->devices.front();
+    if (draft == leader) return;
+    throw ConfigError(config_.source + ": the draft would sit on " + name_of_device(draft) +
+                      ", but it has to sit on " + name_of_device(leader) +
+                      ", where the main model's head is: set \"draft.device\" to that, or lower "
+                      "\"main.max_model_len\" if it does not fit there");
   }
 
   /// Before anything is loaded: a table that cannot be read should not cost a load.
@@ -160,6 +177,7 @@ class PairLoader {
       if (plan_.memory.shortfall) {
         throw MemoryError(config_.source + ": " + plan_.memory.shortfall->message);
       }
+      require_draft_beside_leader();
       std::vector<DeviceBytes> taken;
       for (const DevicePlan& device : plan_.memory.devices) {
         taken.push_back({device.name, device.bytes_of("")});
