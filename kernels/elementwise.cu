@@ -76,10 +76,11 @@ __global__ __launch_bounds__(kNormThreads) void rms_norm_kernel(const float* x, 
 /// A block for each row of the pass.
 template <Packed kFormat>
 __global__ void embed_kernel(const int32_t* tokens, const unsigned char* panels,
-                             const float* scales, int64_t vocab, int64_t cols, float* hidden) {
+                             const float* scales, int64_t first_row, int64_t vocab, int64_t cols,
+                             float* hidden) {
   wait_for_earlier_work();
   let_next_kernel_start();
-  const int64_t token = tokens[blockIdx.x];
+  const int64_t token = tokens[blockIdx.x] - first_row;
   const bool known = token >= 0 && token < vocab;
   const unsigned char* panel =
       panels + (known ? token / kPanelOutputs : 0) * panel_bytes(kFormat, cols);
@@ -178,12 +179,13 @@ __global__ __launch_bounds__(kRopeWarps* kWarpLanes) void rope_and_append_kernel
 }  // namespace
 
 cudaError_t embed(const int32_t* tokens, int rows, const void* panels, const float* scales,
-                  Packed format, int64_t vocab, int64_t cols, float* hidden, Launch launch) {
+                  Packed format, int64_t first_row, int64_t vocab, int64_t cols, float* hidden,
+                  Launch launch) {
   constexpr int kThreads = 256;
   const auto run = [&](auto kernel) {
     return launch_between_matmuls(kernel, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0,
                                   launch, tokens, static_cast<const unsigned char*>(panels), scales,
-                                  vocab, cols, hidden);
+                                  first_row, vocab, cols, hidden);
   };
   switch (format) {
     case Packed::kBF16:

@@ -88,8 +88,10 @@ cudaError_t matmul_prefill(const MatmulArgs& args, Launch launch);
 
 // Forward -----------------------------------------------------------------------------------------
 
+/// A table of `vocab` rows, the first of which is that of token `first_row`; others give zeros.
 cudaError_t embed(const int32_t* tokens, int rows, const void* panels, const float* scales,
-                  Packed format, int64_t vocab, int64_t cols, float* hidden, Launch launch);
+                  Packed format, int64_t first_row, int64_t vocab, int64_t cols, float* hidden,
+                  Launch launch);
 cudaError_t rms_norm(const float* x, const float* weight, float eps, int rows, int64_t cols,
                      void* out, Element out_type, Launch launch);
 cudaError_t rope_angles(const int32_t* positions, const float* inv_freq, int rows, int half,

@@ -87,8 +87,8 @@ void CudaBackend::embed(const Rows& rows, const WeightView& table, TensorView hi
   if (rows.count == 0) return;
   const WeightView::Segment& segment = table.segments[0];
   check(kernels::embed(tokens, rows.count, segment.data, segment.scales,
-                       packed_format(segment.format), table.rows, table.cols, hidden.as<float>(),
-                       launch(stream)),
+                       packed_format(segment.format), table.first_row, table.rows, table.cols,
+                       hidden.as<float>(), launch(stream)),
         "embed");
 }
 
