@@ -33,7 +33,9 @@ class RandomSource final : public WeightSource {
       : config_(config), numbers_(numbers) {}
   std::string name() const override { return "random weights"; }
   bool has(std::string_view tensor) const override {
+    const std::string beyond = ".layers." + std::to_string(config_.num_layers) + ".";
     return !tensor.ends_with("bias") && !is(tensor, "q_norm") && !is(tensor, "k_norm") &&
+           !is(tensor, beyond) &&
            !(config_.tie_word_embeddings && is(tensor, "lm_head"));
   }
   TensorInfo info(std::string_view tensor) const override {
