@@ -31,7 +31,7 @@ inline constexpr int kRowFields = 4;
 /// Shapes of a Transformer's work buffers; those that a shard does not need have no elements.
 struct BufferShapes {
   Shape hidden, normed, squares, qkv, mixed, gated, angles, projected,
-      shared_rows;  ///< activations
+      shared_rows;              ///< activations
   Shape gathered, peer_memory;  ///< activations too: what RankSum works with
   Shape logits, shard_logits, received_logits;
 };

@@ -104,6 +104,9 @@ float element(const HostMatrix& matrix, int64_t index) {
   }
 }
 
+/// Whether another rank's layers follow on this one's.
+bool hands_on(const ModelShard& shard) { return shard.split == Split::kLayer && !shard.has_head; }
+
 /// Carries what every load needs; lives for one `load_weights`.
 class Loader {
  public:
@@ -194,7 +197,7 @@ uint64_t weights_bytes(const ModelConfig& config, const ModelShard& shard, const
   const TensorNames& names = config.family->names;
   if (needs_embedding(config, shard)) add(vocabulary_matrix(names.embedding, config, shard));
   if (needs_separate_head(config, shard)) add(vocabulary_matrix(names.head, config, shard));
-  if (shard.has_head) total.add(DType::kF32, {config.hidden_size});
+  if (shard.has_head || hands_on(shard)) total.add(DType::kF32, {config.hidden_size});
   return total.add(DType::kF32, {config.head_dim / 2}).bytes();
 }
 
@@ -249,6 +252,10 @@ ModelWeights load_weights(const ModelConfig& config, const ModelShard& shard,
     weights.head = weights.embedding;
   }
   if (shard.has_head) weights.final_norm = load.vector(names.final_norm, config.hidden_size);
+  if (hands_on(shard)) {
+    const auto next = static_cast<int>(shard.layers.end);
+    weights.next_norm = load.vector(layer_tensor(names.attention_norm, next), config.hidden_size);
+  }
   weights.inv_freq = load.floats(rope_frequencies(config.rope, config.head_dim));
   return weights;
 }

@@ -42,6 +42,7 @@ struct ModelWeights {
   WeightView embedding;   ///< empty on ranks that need none
   WeightView head;        ///< the embedding itself where the two are tied
   TensorView final_norm;  ///< (hidden) f32
+  TensorView next_norm;   ///< (hidden) f32, layer split: the next rank's first norm
   TensorView inv_freq;    ///< (head_dim / 2) f32, rotary frequencies
 };
 

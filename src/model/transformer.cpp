@@ -142,7 +142,7 @@ TensorView Transformer::forward(const Rows& given, int first_logits_row, Stream&
   backend_.rope_angles(rows, weights_.inv_freq, b.angles, stream);  // (rows, head_dim)
   run_layers(rows, b, stream);
   if (!shard_.has_head) {
-    communicator_->send(b.hidden, shard_.rank + 1, stream);
+    hand_on(b, stream);
     return {};
   }
   return run_head(b, first_logits_row, stream);  // (rows - first, vocab)
@@ -151,12 +151,15 @@ TensorView Transformer::forward(const Rows& given, int first_logits_row, Stream&
 void Transformer::run_layers(const Rows& rows, const Buffers& b, Stream& stream) {
   const std::vector<LayerWeights>& layers = weights_.layers;
   if (layers.empty()) return;
-  NormedRows normed{b.normed.values, {}, b.normed.eps};
-  backend_.rms_norm(b.hidden, layers[0].attention_norm, normed.eps, normed.values, stream);
+  NormedRows normed = b.normed;  // a layer split's: as the rank in front left it
+  if (shard_.has_embedding) {
+    normed.squares = {};
+    backend_.rms_norm(b.hidden, layers[0].attention_norm, normed.eps, normed.values, stream);
+  }
   for (size_t i = 0; i < layers.size(); ++i) {
     const bool is_last = i + 1 == layers.size();
-    run_layer(layers[i], normed, is_last ? TensorView() : layers[i + 1].attention_norm, rows, b,
-              stream);
+    run_layer(layers[i], normed, is_last ? weights_.next_norm : layers[i + 1].attention_norm, rows,
+              b, stream);
     normed = b.normed;
   }
 }
@@ -197,7 +200,10 @@ void Transformer::add_projection(TensorView x, const WeightView& weight,
 
 void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
   if (!shard_.has_embedding) {
-    communicator_->recv(b.hidden, shard_.rank - 1, stream);
+    const int before = shard_.rank - 1;
+    communicator_->recv(b.hidden, before, stream);
+    communicator_->recv(b.normed.values, before, stream);
+    communicator_->recv(b.normed.squares, before, stream);
     return;
   }
   if (shard_.split != Split::kTensor) {
@@ -208,6 +214,14 @@ void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
   backend_.embed(rows, weights_.embedding, b.projected, stream);
   backend_.fill_zero(b.hidden.data(), b.hidden.bytes(), stream);
   rank_sum_->add(b.projected, b.hidden, stream);
+}
+
+void Transformer::hand_on(const Buffers& b, Stream& stream) {
+  // With the norm that the last layer carried along: made anew, it would be rounded otherwise.
+  const int next = shard_.rank + 1;
+  communicator_->send(b.hidden, next, stream);
+  communicator_->send(b.normed.values, next, stream);
+  communicator_->send(b.normed.squares, next, stream);
 }
 
 TensorView Transformer::run_head(const Buffers& b, int first_row, Stream& stream) {

@@ -105,6 +105,8 @@ class Transformer final : public LanguageModel {
                  const Rows& rows, const Buffers& b, Stream& stream);
   void add_projection(TensorView x, const WeightView& weight, const TensorView& next_norm,
                       const Buffers& b, Stream& stream);
+  /// Gives the next rank of a layer split what its layers begin with.
+  void hand_on(const Buffers& b, Stream& stream);
   TensorView run_head(const Buffers& b, int first_row, Stream& stream);
   void gather_logits(TensorView own, Stream& stream);
 
@@ -121,7 +123,7 @@ class Transformer final : public LanguageModel {
   ModelWeights weights_;
   Buffers buffers_;
   std::optional<RankSum> rank_sum_;  ///< tensor split only
-  TensorView workspace_;     ///< what wide products work in
+  TensorView workspace_;             ///< what wide products work in
   TensorView shared_rows_;   ///< (4 * max_rows) i32: what the leader broadcasts; several ranks only
   TensorView shard_logits_;  ///< (logits_rows * this rank's vocabulary) f32, tensor split only
   TensorView received_logits_;  ///< the same of another rank, on the leader
