@@ -35,8 +35,7 @@ class RandomSource final : public WeightSource {
   bool has(std::string_view tensor) const override {
     const std::string beyond = ".layers." + std::to_string(config_.num_layers) + ".";
     return !tensor.ends_with("bias") && !is(tensor, "q_norm") && !is(tensor, "k_norm") &&
-           !is(tensor, beyond) &&
-           !(config_.tie_word_embeddings && is(tensor, "lm_head"));
+           !is(tensor, beyond) && !(config_.tie_word_embeddings && is(tensor, "lm_head"));
   }
   TensorInfo info(std::string_view tensor) const override {
     return {DType::kBF16, shape_of(tensor), name()};
