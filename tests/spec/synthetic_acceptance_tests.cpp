@@ -76,15 +76,15 @@ TEST_CASE("a mean acceptance length that is asked for is met within 1 % over 2,0
   const auto quality = GENERATE(DraftQuality::kEqual, DraftQuality::kFar);
   const bool launch_ahead = GENERATE(false, true);
   Loop loop(options_of(DrafterKind::kModel, quality));
+  uint64_t seed = 0;
   for (const double length : {1.0, 1.02, 1.5, 2.0, 2.71, 3.35, 5.9, 7.0}) {
-    for (const uint64_t seed : {0, 1, 77}) {
-      DecodeSettings settings =
-          synthetic(kind, kMostDrafts, acceptance_rates_of_length(length), seed);
-      settings.launch_ahead = launch_ahead;
-      const double mean = decode(loop, settings, kRounds).mean_length();
-      CAPTURE(name_of(kind), launch_ahead, length, seed, mean);
-      CHECK(std::abs(mean - length) <= 0.01 * length);
-    }
+    DecodeSettings settings =
+        synthetic(kind, kMostDrafts, acceptance_rates_of_length(length), seed);
+    settings.launch_ahead = launch_ahead;
+    const double mean = decode(loop, settings, kRounds).mean_length();
+    CAPTURE(name_of(kind), launch_ahead, length, seed, mean);
+    CHECK(std::abs(mean - length) <= 0.01 * length);
+    seed = 3 * seed + 1;
   }
 }
 
