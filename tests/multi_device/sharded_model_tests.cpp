@@ -200,20 +200,16 @@ TEST_CASE("Every rank allocates what is planned for it") {
   }
 }
 
-/// Fails at its nth sum (all-reduce, or gather for the few rows of a round) and passes everything
-/// else on.
-class FailingCommunicator final : public Communicator {
+/// Passes everything on.
+class ForwardingCommunicator : public Communicator {
  public:
-  FailingCommunicator(std::unique_ptr<Communicator> inner, int sums)
-      : inner_(std::move(inner)), sums_(sums) {}
+  explicit ForwardingCommunicator(std::unique_ptr<Communicator> inner) : inner_(std::move(inner)) {}
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   void all_reduce_sum(TensorView values, Stream& stream) override {
-    count();
     inner_->all_reduce_sum(values, stream);
   }
   void all_gather(TensorView values, TensorView gathered, Stream& stream) override {
-    count();
     inner_->all_gather(values, gathered, stream);
   }
   void broadcast(TensorView values, int root, Stream& stream) override {
@@ -228,46 +224,46 @@ class FailingCommunicator final : public Communicator {
   void abort(const std::string& reason) override { inner_->abort(reason); }
   std::string failure() const override { return inner_->failure(); }
   bool waiting() const override { return inner_->waiting(); }
+
+ private:
+  std::unique_ptr<Communicator> inner_;
+};
+
+/// Fails at its nth sum (all-reduce, or gather for the few rows of a round) and passes everything
+/// else on.
+class FailingCommunicator final : public ForwardingCommunicator {
+ public:
+  FailingCommunicator(std::unique_ptr<Communicator> inner, int sums)
+      : ForwardingCommunicator(std::move(inner)), sums_(sums) {}
+  void all_reduce_sum(TensorView values, Stream& stream) override {
+    count();
+    ForwardingCommunicator::all_reduce_sum(values, stream);
+  }
+  void all_gather(TensorView values, TensorView gathered, Stream& stream) override {
+    count();
+    ForwardingCommunicator::all_gather(values, gathered, stream);
+  }
 
  private:
   void count() {
     if (sums_-- == 0) throw DeviceError("rank " + std::to_string(rank()) + " lost its device");
   }
 
-  std::unique_ptr<Communicator> inner_;
   int sums_;
 };
 
 /// Answers nothing for a while at its nth gather.
-class StallingCommunicator final : public Communicator {
+class StallingCommunicator final : public ForwardingCommunicator {
  public:
   StallingCommunicator(std::unique_ptr<Communicator> inner, int gathers,
                        std::chrono::milliseconds pause)
-      : inner_(std::move(inner)), gathers_(gathers), pause_(pause) {}
-  int rank() const override { return inner_->rank(); }
-  int size() const override { return inner_->size(); }
-  void all_reduce_sum(TensorView values, Stream& stream) override {
-    inner_->all_reduce_sum(values, stream);
-  }
+      : ForwardingCommunicator(std::move(inner)), gathers_(gathers), pause_(pause) {}
   void all_gather(TensorView values, TensorView gathered, Stream& stream) override {
     if (gathers_-- == 0) std::this_thread::sleep_for(pause_);
-    inner_->all_gather(values, gathered, stream);
+    ForwardingCommunicator::all_gather(values, gathered, stream);
   }
-  void broadcast(TensorView values, int root, Stream& stream) override {
-    inner_->broadcast(values, root, stream);
-  }
-  void send(TensorView values, int to, Stream& stream) override {
-    inner_->send(values, to, stream);
-  }
-  void recv(TensorView values, int from, Stream& stream) override {
-    inner_->recv(values, from, stream);
-  }
-  void abort(const std::string& reason) override { inner_->abort(reason); }
-  std::string failure() const override { return inner_->failure(); }
-  bool waiting() const override { return inner_->waiting(); }
 
  private:
-  std::unique_ptr<Communicator> inner_;
   int gathers_;
   const std::chrono::milliseconds pause_;
 };
