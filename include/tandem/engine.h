@@ -16,6 +16,7 @@
 #include "tandem/error.h"
 #include "tandem/ledger.h"
 #include "tandem/plan.h"
+#include "tandem/processes.h"
 #include "tandem/sampling.h"
 #include "tandem/speedup.h"
 #include "tandem/stats.h"
@@ -139,6 +140,9 @@ struct EngineOptions {
   /// a ledger of its own, which keeps loads on real devices apart through
   /// `MemoryLedger::default_lock_file`; simulated devices are then this engine's alone.
   std::shared_ptr<MemoryLedger> ledger;
+  /// The processes that share the main model: see `join_processes`. This one is rank 0; the others
+  /// call `serve_engine`. None: this process alone.
+  std::shared_ptr<ProcessGroup> processes;
 };
 
 /// A draft/main pair, loaded and ready.

@@ -6,6 +6,7 @@
 #include "tandem/error.h"
 #include "tandem/ledger.h"
 #include "tandem/plan.h"
+#include "tandem/processes.h"
 #include "tandem/sampling.h"
 #include "tandem/speedup.h"
 #include "tandem/stats.h"

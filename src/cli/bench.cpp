@@ -19,6 +19,7 @@
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/interrupt.h"
+#include "cli/process_options.h"
 #include "cli/progress_bar.h"
 #include "tandem/engine.h"
 
@@ -266,7 +267,12 @@ void add_bench(CLI::App& app, Command& command) {
       "  tandem bench --config configs/demo.json --method draft_model,ngram --temperature 0,0.8 "
       "\\\n"
       "    --rejection-sample-method rejection,block,coupled --json");
-  sub->callback([options, &command] { command = [options] { return Benchmark(*options).run(); }; });
+  sub->callback([options, &command] {
+    command = [options] {
+      require_one_process("bench");
+      return Benchmark(*options).run();
+    };
+  });
 }
 
 }  // namespace tandem::cli

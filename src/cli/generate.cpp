@@ -26,6 +26,28 @@ class Generation {
   explicit Generation(const GenerateOptions& options) : options_(options) {}
 
   int run() {
+    processes_ = options_.processes.join();
+    if (processes_ == nullptr) return generate();
+    try {
+      return rank_of(*processes_) == 0 ? generate() : serve();
+    } catch (const std::exception& error) {
+      // While the engine is still there: its end would look like a good one to the others.
+      abort_processes(*processes_, error.what());
+      throw;
+    }
+  }
+
+ private:
+  /// Rank 0 ends the text after Ctrl-C, which the terminal tells all processes.
+  int serve() {
+    const InterruptWatch watch([] {});
+    EngineOptions options;
+    options.processes = processes_;
+    serve_engine(options_.make_config(), options);
+    return static_cast<int>(ExitCode::kOk);
+  }
+
+  int generate() {
     const Config config = options_.make_config();
     request_.prompt = options_.read_prompt();
     request_.params = config.sampling;
@@ -40,7 +62,6 @@ class Generation {
     return static_cast<int>(interrupted_ ? ExitCode::kRuntime : ExitCode::kOk);
   }
 
- private:
   /// Before anything slow, as far as the configuration tells.
   void take_synthetic(const Config& config) {
     request_.synthetic_acceptance_rates = options_.synthetic.rates();
@@ -69,6 +90,7 @@ class Generation {
     };
     const InterruptWatch watch([this] { interrupted_ = true; });
     options.cancelled = [this] { return interrupted_.load(); };
+    options.processes = processes_;
     engine_ = Engine::from_config(config, options);
     for (const std::string& warning : engine_->info().warnings) print_warning(warning);
     if (options_.save_cost_table) save_costs(*options_.save_cost_table);
@@ -164,6 +186,7 @@ class Generation {
   const GenerateOptions& options_;
   Request request_;
   std::ofstream file_;
+  std::shared_ptr<ProcessGroup> processes_;
   std::unique_ptr<Engine> engine_;
   std::vector<Completion> plain_;
   std::optional<Comparison> comparison_;
@@ -186,7 +209,9 @@ void add_generate(CLI::App& app, Command& command) {
       "\\\n"
       "    --temperature 0.8 --seed 1 --n 3 --json\n"
       "  tandem generate --main models/demo/main --method ngram --prompt 'x = [1, 2, 3' --stop "
-      "']'");
+      "']'\n"
+      "  torchrun --nproc-per-node 2 --no-python tandem generate --config pair.json --prompt TEXT\n"
+      "(one process for each GPU: docs/processes.md)");
   sub->callback(
       [options, &command] { command = [options] { return Generation(*options).run(); }; });
 }

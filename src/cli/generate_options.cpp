@@ -119,6 +119,7 @@ void GenerateOptions::add_to(CLI::App& sub) {
       ->group(kSpeculation);
 
   synthetic.add_to(sub, kSpeculation);
+  processes.add_to(sub);
 
   const char* const kOutput = "Output";
   sub.add_option("--logprobs", logprobs,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/pair_options.h"
+#include "cli/process_options.h"
 #include "cli/synthetic_options.h"
 #include "tandem/config.h"
 
@@ -41,6 +42,7 @@ struct GenerateOptions {
   bool allow_vocabulary_mismatch = false;
   std::optional<std::string> device;
   int threads = 0;
+  ProcessOptions processes;
 
   bool baseline = false;
   bool color = false;

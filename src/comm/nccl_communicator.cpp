@@ -6,6 +6,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <future>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -104,8 +105,14 @@ class Group {
 class NcclCommunicator final : public Communicator {
  public:
   /// Takes over the handle.
-  NcclCommunicator(std::shared_ptr<Group> group, ncclComm_t comm, int rank, int size, int device)
-      : group_(std::move(group)), comm_(comm), rank_(rank), size_(size), device_(device) {
+  NcclCommunicator(std::shared_ptr<Group> group, ncclComm_t comm, int rank, int size, int device,
+                   std::string name)
+      : group_(std::move(group)),
+        comm_(comm),
+        rank_(rank),
+        size_(size),
+        device_(device),
+        name_(std::move(name)) {
     group_->add(comm, device);
   }
 
@@ -175,8 +182,7 @@ class NcclCommunicator final : public Communicator {
         status == ncclInProgress) {
       return {};
     }
-    return "rank " + std::to_string(rank_) + " (" + device_name(device_) +
-           "): NCCL: " + ncclGetErrorString(status);
+    return name_ + ": NCCL: " + ncclGetErrorString(status);
   }
 
  private:
@@ -193,6 +199,7 @@ class NcclCommunicator final : public Communicator {
   const int rank_;
   const int size_;
   const int device_;
+  const std::string name_;  ///< for messages
 };
 
 /// A few floats on a device for the first exchanges.
@@ -290,7 +297,8 @@ NcclId draw_nccl_id() {
 
 std::vector<std::unique_ptr<Communicator>> make_nccl_communicators(const NcclId& id, int world_size,
                                                                    int first_rank,
-                                                                   std::span<const int> devices) {
+                                                                   std::span<const int> devices,
+                                                                   const std::string& process) {
   ncclUniqueId unique;
   std::memcpy(&unique, id.data(), sizeof(unique));
   std::vector<ncclComm_t> comms(devices.size(), nullptr);
@@ -305,11 +313,42 @@ std::vector<std::unique_ptr<Communicator>> make_nccl_communicators(const NcclId&
   const auto group = std::make_shared<Group>();
   std::vector<std::unique_ptr<Communicator>> ranks;
   for (size_t i = 0; i < devices.size(); ++i) {
+    const int rank = first_rank + static_cast<int>(i);
+    const std::string own = "rank " + std::to_string(rank) + " (" + device_name(devices[i]) + ")";
     ranks.push_back(std::make_unique<NcclCommunicator>(
-        group, comms[i], first_rank + static_cast<int>(i), world_size, devices[i]));
+        group, comms[i], rank, world_size, devices[i], process.empty() ? own : process));
   }
   connect(comms, world_size, first_rank, devices);
   return ranks;
+}
+
+std::vector<std::unique_ptr<Communicator>> make_nccl_communicators(ProcessGroup& group,
+                                                                   int world_size, int first_rank,
+                                                                   std::span<const int> devices) {
+  std::string id;
+  if (group.rank() == 0) {
+    const NcclId drawn = draw_nccl_id();
+    id.assign(reinterpret_cast<const char*>(drawn.data()), drawn.size());
+  }
+  id = group.broadcast(id);
+  NcclId shared;
+  if (id.size() != shared.size()) throw DeviceError("rank 0 sent no NCCL id");
+  std::memcpy(shared.data(), id.data(), id.size());
+
+  // NCCL waits for ranks that will never come, and cannot be told to stop: a thread of its own
+  // does, and is left behind when the group fails.
+  using Communicators = std::vector<std::unique_ptr<Communicator>>;
+  const auto result = std::make_shared<std::promise<Communicators>>();
+  std::future<Communicators> future = result->get_future();
+  std::thread([=, own = std::vector<int>(devices.begin(), devices.end()), name = group.own_name()] {
+    try {
+      result->set_value(make_nccl_communicators(shared, world_size, first_rank, own, name));
+    } catch (...) {
+      result->set_exception(std::current_exception());
+    }
+  }).detach();
+  while (future.wait_for(kLookInterval) != std::future_status::ready) group.check();
+  return future.get();
 }
 
 }  // namespace tandem

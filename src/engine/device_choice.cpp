@@ -136,7 +136,8 @@ DeviceChoice choose_devices(const Config& config, const std::string& planned) {
   return choice;
 }
 
-std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config::Memory& memory) {
+std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config::Memory& memory,
+                                       int processes) {
   const std::vector<DeviceInfo> infos = choice.here ? list_devices() : std::vector<DeviceInfo>{};
   const auto sharing_host = static_cast<uint64_t>(
       std::count_if(choice.specs.begin(), choice.specs.end(), [](const DeviceSpec& spec) {
@@ -153,7 +154,7 @@ std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config:
       device.capacity_bytes = device.free_bytes = *spec.capacity_bytes;
     } else if (const DeviceInfo* info = find_info(infos, spec.id)) {
       const bool host = spec.id.kind == DeviceKind::kCpu;
-      const uint64_t parts = host ? sharing_host : 1;
+      const uint64_t parts = host ? sharing_host * static_cast<uint64_t>(processes) : 1;
       if (host) device.pool = kHostPool;
       device.capacity_bytes = info->capacity_bytes / parts;
       device.free_bytes = std::min(info->free_bytes, info->capacity_bytes) / parts;

@@ -33,6 +33,8 @@ DeviceChoice choose_devices(const Config& config, const std::string& planned = {
 /// Looks at the devices' memory now, and notes reserve and limit. CPU devices without a size of
 /// their own get equal parts of the host's memory. The default reserve is meant for what else runs
 /// on a device: simulated devices have none of it.
-std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config::Memory& memory);
+/// @param processes that look at the same host at this moment, and share its memory
+std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config::Memory& memory,
+                                       int processes = 1);
 
 }  // namespace tandem

@@ -9,6 +9,7 @@
 #include "engine/completion_builder.h"
 #include "engine/config_fields.h"
 #include "engine/pair_loader.h"
+#include "engine/process_pair.h"
 #include "engine/request_state.h"
 #include "engine/synthetic_check.h"
 
@@ -86,7 +87,9 @@ void require_rejection_sample_method(const std::string& method) {
 class Engine::Impl {
  public:
   Impl(Config config, const EngineOptions& options)
-      : config_(std::move(config)),
+      : config_(options.processes == nullptr
+                    ? std::move(config)
+                    : config_of_process(std::move(config), *options.processes)),
         pair_(load_pair(config_, options)),
         stats_{0, {}, pair_.memory},
         worker_([this] { work(); }) {}
@@ -266,6 +269,13 @@ std::unique_ptr<Engine> Engine::from_config(const std::filesystem::path& path,
 
 std::unique_ptr<Engine> Engine::from_config(const Config& config, const EngineOptions& options) {
   return std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(config, options)));
+}
+
+void serve_engine(const Config& config, const EngineOptions& options) {
+  if (options.processes == nullptr || options.processes->rank() == 0) {
+    throw UsageError("serve_engine is for processes of a group with a rank above 0");
+  }
+  serve_pair(config_of_process(config, *options.processes), options);
 }
 
 RequestHandle Engine::submit(Request request) {

@@ -22,6 +22,7 @@ class MemoryAudit {
   void add_device(std::string_view device, uint64_t allocated_bytes);
 
   const std::vector<MemoryUse>& uses() const { return uses_; }
+  const std::vector<DeviceBytes>& devices() const { return devices_; }  ///< those noted
   /// One line naming the first row of arena memory (weights, cache, activations, logits, round
   /// state) whose use differs from the plan, or else the first device that handed out more or less
   /// than its rows of arena memory say; empty when plan and allocation agree.

@@ -5,6 +5,8 @@
 
 #include "backend/cpu/thread_pool.h"
 #include "comm/nccl_communicator.h"
+#include "comm/process_group.h"
+#include "comm/socket_communicator.h"
 #include "comm/thread_communicator.h"
 #include "core/device.h"
 #include "core/log.h"
@@ -13,6 +15,7 @@
 #include "engine/memory_audit.h"
 #include "engine/overhead_meter.h"
 #include "engine/pair_request.h"
+#include "engine/process_pair.h"
 #include "model/sharded_model.h"
 #include "spec/auto_length.h"
 #include "spec/model_drafter.h"
@@ -51,11 +54,36 @@ std::shared_ptr<MemoryLedger> ledger_for(const EngineOptions& options,
 class PairLoader {
  public:
   PairLoader(const Config& config, const EngineOptions& options)
-      : config_(config), speculation_(config.speculation), options_(options) {}
+      : config_(config),
+        speculation_(config.speculation),
+        options_(options),
+        group_(options.processes) {}
 
   LoadedPair load() {
+    return telling_others(group_.get(), [this] { return load_whole(); });
+  }
+
+  void serve() {
+    telling_others(group_.get(), [this] {
+      request_ = pair_request(config_);
+      require_same_pair(*group_, config_);
+      keep_to_one_gpu();
+      reserve_memory();
+      make_backends();
+      MemoryAudit audit(plan_.memory);
+      load_main(audit);
+      check_devices(audit);
+      share_memory(*group_, audit);
+      pair_.reservation.mark_allocated();
+      sharded_->serve();
+    });
+  }
+
+ private:
+  LoadedPair load_whole() {
     request_ = pair_request(config_);
     read_costs();
+    if (group_ != nullptr) require_same_pair(*group_, config_);
     keep_to_one_gpu();
     describe_models();
     reserve_memory();
@@ -64,6 +92,7 @@ class PairLoader {
     MemoryAudit audit(plan_.memory);
     if (plan_.draft) load_draft(audit);
     load_main(audit);
+    if (group_ != nullptr) share_memory(*group_, audit);
     make_decoder(audit);
     check_devices(audit);
     if (measured()) measure_overheads(audit);
@@ -73,7 +102,6 @@ class PairLoader {
     return std::move(pair_);
   }
 
- private:
   /// Without NCCL, several GPUs cannot share a model.
   void keep_to_one_gpu() {
     PlanRequest& plan = request_.plan;
@@ -82,6 +110,11 @@ class PairLoader {
       // The main model goes where the draft was put: see require_draft_beside_leader.
       if (plan.choose_devices && plan.draft_device) plan.main_devices = {*plan.draft_device};
       return;
+    }
+    if (group_ != nullptr) {
+      throw ConfigError(config_.source +
+                        ": GPUs of several processes work together through NCCL, which this build "
+                        "lacks: rebuild where libnccl-dev is installed");
     }
     const auto refuse = [this](const std::string& key, const std::string& what) {
       throw ConfigError(config_.source + ": \"" + key + "\" " + what +
@@ -159,7 +192,10 @@ class PairLoader {
   void reserve_memory() {
     if (measured()) history_ = OverheadHistory(OverheadHistory::default_file());
     const auto measure = [&] {
-      request_.plan.devices = survey_devices(request_.devices, config_.memory);
+      // Every host's lock is held by now.
+      if (group_ != nullptr) group_->barrier();
+      request_.plan.devices = survey_devices(request_.devices, config_.memory,
+                                             group_ == nullptr ? 1 : group_->processes_here());
       before_.clear();
       std::vector<DeviceMemory> memory;
       for (const PlanDevice& device : request_.plan.devices) {
@@ -173,19 +209,43 @@ class PairLoader {
       for (size_t i = 0; i < available.size(); ++i) {
         request_.plan.devices[i].free_bytes = available[i].free_bytes;
       }
-      plan_ = make_plan(request_.plan, history_);
+      make_plan_of_all();
       if (plan_.memory.shortfall) {
         throw MemoryError(config_.source + ": " + plan_.memory.shortfall->message);
       }
       require_draft_beside_leader();
       std::vector<DeviceBytes> taken;
-      for (const DevicePlan& device : plan_.memory.devices) {
-        taken.push_back({device.name, device.bytes_of("")});
+      for (size_t device = 0; device < plan_.memory.devices.size(); ++device) {
+        if (!is_here(device)) continue;
+        taken.push_back({to_string(request_.plan.devices[device].id),
+                         plan_.memory.devices[device].bytes_of("")});
       }
       return taken;
     };
-    pair_.reservation =
-        ledger_for(options_, request_.devices)->reserve(measure, decide, options_.cancelled);
+    // Of the processes of a host, the first one holds the lock for all.
+    const std::shared_ptr<MemoryLedger> ledger = group_ != nullptr && group_->index_here() > 0
+                                                     ? MemoryLedger::create()
+                                                     : ledger_for(options_, request_.devices);
+    pair_.reservation = ledger->reserve(measure, decide, options_.cancelled);
+  }
+
+  void make_plan_of_all() {
+    if (group_ == nullptr) {
+      plan_ = make_plan(request_.plan, history_);
+      return;
+    }
+    SharedPlan shared = plan_together(*group_, request_, history_);
+    plan_ = std::move(shared.plan);
+    process_of_ = std::move(shared.process_of);
+    std::vector<DeviceReading> before(process_of_.size());
+    const auto first = std::find(process_of_.begin(), process_of_.end(), group_->rank());
+    std::copy(before_.begin(), before_.end(), before.begin() + (first - process_of_.begin()));
+    before_ = std::move(before);
+  }
+
+  /// Whether a device of the plan is this process's.
+  bool is_here(size_t device) const {
+    return group_ == nullptr || process_of_[device] == group_->rank();
   }
 
   void describe_plan() {
@@ -213,17 +273,23 @@ class PairLoader {
   void make_backends() {
     const std::vector<DeviceSpec>& specs = request_.devices.specs;
     std::vector<bool> used(specs.size(), false);
-    for (const size_t device : plan_.main.devices) used[device] = true;
-    if (plan_.draft) used[plan_.draft->devices.front()] = true;
+    for (const size_t device : plan_.main.devices) used[device] = is_here(device);
+    if (plan_.draft && is_here(plan_.draft->devices.front())) {
+      used[plan_.draft->devices.front()] = true;
+    }
     // Devices that share the host's cores share them out: their threads spin while they wait.
     const int cores = config_.cpu_threads > 0 ? config_.cpu_threads : available_cores();
-    const int sharing = static_cast<int>(std::count(used.begin(), used.end(), true));
+    const int processes = group_ == nullptr ? 1 : group_->processes_here();
+    const int sharing = static_cast<int>(std::count(used.begin(), used.end(), true)) * processes;
     for (size_t device = 0; device < specs.size(); ++device) {
       pair_.backends.push_back(
           used[device] ? make_backend(specs[device], std::max(1, cores / sharing)) : nullptr);
       if (!used[device]) continue;
       std::string& names = pair_.info.device;
       names += (names.empty() ? "" : "; ") + pair_.backends.back()->description();
+    }
+    for (int process = 1; group_ != nullptr && process < group_->size(); ++process) {
+      pair_.info.device += "; " + group_->name_of(process);
     }
   }
 
@@ -234,6 +300,7 @@ class PairLoader {
       if (options_.cancelled && options_.cancelled()) {
         throw CancelledError("loading the " + role + " model was cancelled");
       }
+      if (group_ != nullptr) group_->check();
     };
     return wanted;
   }
@@ -261,20 +328,33 @@ class PairLoader {
       take_bytes(audit, placed.devices.front(), model.role, *whole);
       pair_.main = std::move(whole);
     } else {
+      const std::vector<size_t> here = ranks_here();
       std::vector<std::unique_ptr<Communicator>> communicators = make_communicators(audit);
       std::vector<ShardedModel::Rank> ranks;
-      for (size_t rank = 0; rank < placed.devices.size(); ++rank) {
-        ranks.push_back({placed.placement.shards[rank], pair_.backends[placed.devices[rank]].get(),
-                         std::move(communicators[rank])});
+      for (size_t i = 0; i < here.size(); ++i) {
+        ranks.push_back({placed.placement.shards[here[i]],
+                         pair_.backends[placed.devices[here[i]]].get(),
+                         std::move(communicators[i])});
       }
-      auto sharded = std::make_unique<ShardedModel>(model.config, std::move(ranks), open, options);
-      for (size_t rank = 0; rank < placed.devices.size(); ++rank) {
-        take_bytes(audit, placed.devices[rank], model.role, sharded->rank(static_cast<int>(rank)));
+      auto sharded = std::make_unique<ShardedModel>(model.config, std::move(ranks), open, options,
+                                                    ShardedModel::kPassLimit, group_);
+      for (size_t i = 0; i < here.size(); ++i) {
+        take_bytes(audit, placed.devices[here[i]], model.role, sharded->rank(static_cast<int>(i)));
       }
       const std::string sums = sharded->choose_all_reduce(all_reduce());
       if (!sums.empty()) log().info("{}", sums);
+      sharded_ = sharded.get();
       pair_.main = std::move(sharded);
     }
+  }
+
+  /// The main model's ranks in this process; they follow one another.
+  std::vector<size_t> ranks_here() const {
+    std::vector<size_t> ranks;
+    for (size_t rank = 0; rank < plan_.main.devices.size(); ++rank) {
+      if (is_here(plan_.main.devices[rank])) ranks.push_back(rank);
+    }
+    return ranks;
   }
 
   AllReduce all_reduce() const {
@@ -284,23 +364,31 @@ class PairLoader {
                               : AllReduce::kAuto;
   }
 
-  /// One for each rank of the main model. What NCCL takes of the devices' memory is measured for
-  /// the next plan.
+  /// One for each rank of the main model in this process. What NCCL takes of the devices' memory is
+  /// measured for the next plan.
   std::vector<std::unique_ptr<Communicator>> make_communicators(MemoryAudit& audit) {
     const PlacedModel& placed = plan_.main;
     const int ranks = placed.placement.ranks();
-    if (!measured()) return make_thread_communicators(ranks);
+    const std::vector<size_t> here = ranks_here();
+    const auto first = static_cast<int>(here.front());
+    if (!measured()) {
+      return group_ == nullptr
+                 ? make_thread_communicators(ranks)
+                 : make_socket_communicators(group_, ranks, first, static_cast<int>(here.size()));
+    }
     std::vector<int> devices;
     std::vector<uint64_t> free;
-    for (const size_t device : placed.devices) {
-      devices.push_back(request_.plan.devices[device].id.index);
-      free.push_back(memory_of(device).free_bytes());
+    for (const size_t rank : here) {
+      devices.push_back(request_.plan.devices[placed.devices[rank]].id.index);
+      free.push_back(memory_of(placed.devices[rank]).free_bytes());
     }
-    auto communicators = make_nccl_communicators(draw_nccl_id(), ranks, 0, devices);
-    for (size_t rank = 0; rank < placed.devices.size(); ++rank) {
-      const size_t device = placed.devices[rank];
+    auto communicators = group_ == nullptr
+                             ? make_nccl_communicators(draw_nccl_id(), ranks, first, devices)
+                             : make_nccl_communicators(*group_, ranks, first, devices);
+    for (size_t i = 0; i < here.size(); ++i) {
+      const size_t device = placed.devices[here[i]];
       const uint64_t left = memory_of(device).free_bytes();
-      const uint64_t taken = free[rank] > left ? free[rank] - left : 0;
+      const uint64_t taken = free[i] > left ? free[i] - left : 0;
       audit.add(name_of_device(device), "main", MemoryPurpose::kCommunicator, taken);
       history_.record({request_.devices.hardware[device], MemoryPurpose::kCommunicator, ranks},
                       taken);
@@ -319,9 +407,7 @@ class PairLoader {
     audit.add(name, role, MemoryPurpose::kLogits, model.logits_bytes());
   }
 
-  std::string name_of_device(size_t device) const {
-    return to_string(request_.plan.devices[device].id);
-  }
+  std::string name_of_device(size_t device) const { return request_.plan.devices[device].name(); }
 
   uint64_t weights_of(std::string_view role) const {
     uint64_t sum = 0;
@@ -463,13 +549,16 @@ class PairLoader {
   const Config& config_;
   const Config::Speculation& speculation_;
   const EngineOptions& options_;
+  const std::shared_ptr<ProcessGroup> group_;  ///< null for a process by itself
+  std::vector<int> process_of_;                ///< by device of the plan, in a group
   PairRequest request_;
   OverheadHistory history_;
   std::vector<DeviceReading> before_;  ///< by device, when the plan was made
   Plan plan_;
   VocabularyAgreement agreement_;
-  std::optional<CostTable> costs_;  ///< the configuration's
-  AutoLength* policy_ = nullptr;    ///< the decoder's
+  std::optional<CostTable> costs_;   ///< the configuration's
+  AutoLength* policy_ = nullptr;     ///< the decoder's
+  ShardedModel* sharded_ = nullptr;  ///< the pair's main model, where several ranks share it
   LoadedPair pair_;
 };
 
@@ -478,6 +567,11 @@ class PairLoader {
 LoadedPair load_pair(const Config& config, const EngineOptions& options) {
   config.validate();
   return PairLoader(config, options).load();
+}
+
+void serve_pair(const Config& config, const EngineOptions& options) {
+  config.validate();
+  PairLoader(config, options).serve();
 }
 
 }  // namespace tandem

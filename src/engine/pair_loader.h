@@ -37,4 +37,9 @@ struct LoadedPair {
 /// that was taken has been given back
 LoadedPair load_pair(const Config& config, const EngineOptions& options);
 
+/// A process's part of a pair that the process of rank 0 loads at the same time: loads its ranks,
+/// then does what rank 0 asks for. Returns when the pair is gone.
+/// @throws as load_pair; DeviceError when the group failed
+void serve_pair(const Config& config, const EngineOptions& options);
+
 }  // namespace tandem

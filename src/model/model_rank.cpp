@@ -40,6 +40,9 @@ void ModelRank::execute(const RankCommand& command) {
     case RankCommand::Kind::kForget:
       graphs_.erase(command.c);
       return;
+    case RankCommand::Kind::kStop:
+      graphs_.clear();
+      return stream_->synchronize();
   }
 }
 

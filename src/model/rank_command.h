@@ -15,6 +15,7 @@ struct RankCommand {
     kCapture,   ///< the same, captured and kept under the number c
     kLaunch,    ///< c: what was captured under this number
     kForget,    ///< c: the number, which may be used again
+    kStop,      ///< the model is no longer needed
   };
   Kind kind = Kind::kForward;
   int32_t a = 0;

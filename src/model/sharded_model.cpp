@@ -1,6 +1,7 @@
 #include "model/sharded_model.h"
 
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -42,12 +43,19 @@ class SharedProgress {
   std::vector<uint64_t> done_;
 };
 
-void check_ranks(const std::vector<ShardedModel::Rank>& ranks) {
+void check_ranks(const std::vector<ShardedModel::Rank>& ranks, const ProcessGroup* group) {
   if (ranks.empty()) throw ShapeError("sharded model: there are no ranks");
+  const ModelShard& first = ranks.front().shard;
+  const int here = static_cast<int>(ranks.size());
+  const bool leads = first.leader() >= first.rank && first.leader() < first.rank + here;
+  if (group == nullptr ? first.world_size != here : leads != (group->rank() == 0)) {
+    throw ShapeError("sharded model: the leader has to be in the first process, with " +
+                     std::to_string(here) + " of " + std::to_string(first.world_size) + " ranks");
+  }
   for (size_t i = 0; i < ranks.size(); ++i) {
     const ModelShard& shard = ranks[i].shard;
-    if (shard.rank != static_cast<int>(i) || shard.world_size != static_cast<int>(ranks.size()) ||
-        shard.split != ranks.front().shard.split) {
+    if (shard.rank != first.rank + static_cast<int>(i) || shard.world_size != first.world_size ||
+        shard.split != first.split) {
       throw ShapeError("sharded model: the shard of rank " + std::to_string(i) +
                        " does not fit its group");
     }
@@ -58,10 +66,13 @@ void check_ranks(const std::vector<ShardedModel::Rank>& ranks) {
 
 ShardedModel::ShardedModel(const ModelConfig& config, std::vector<Rank> ranks,
                            const OpenWeights& open, const Transformer::Options& options,
-                           std::chrono::milliseconds pass_limit)
-    : pass_limit_(pass_limit) {
-  check_ranks(ranks);
-  leader_ = static_cast<size_t>(ranks.front().shard.leader());
+                           std::chrono::milliseconds pass_limit,
+                           std::shared_ptr<ProcessGroup> group)
+    : group_(std::move(group)), pass_limit_(pass_limit) {
+  check_ranks(ranks, group_.get());
+  const ModelShard& first = ranks.front().shard;
+  const bool serves = group_ != nullptr && group_->rank() != 0;
+  leader_ = serves ? 0 : static_cast<size_t>(first.leader() - first.rank);
   uint64_t total = 0;
   {
     const std::unique_ptr<WeightSource> source = open();
@@ -88,6 +99,13 @@ ShardedModel::ShardedModel(const ModelConfig& config, std::vector<Rank> ranks,
 
 ShardedModel::~ShardedModel() {
   watch_.reset();
+  if (group_ != nullptr && group_->rank() == 0 && failure().empty()) {
+    try {
+      tell({RankCommand::Kind::kStop});
+    } catch (const std::exception& error) {
+      log().warn("the other processes were not told of the end: {}", error.what());
+    }
+  }
   for (Member& member : members_) {
     if (member.worker == nullptr || member.worker->wait_for(kLeaveBehind)) continue;
     log().error("a device's thread does not come back; it is left behind with what it holds");
@@ -107,6 +125,10 @@ void ShardedModel::start_watch() {
 }
 
 std::string ShardedModel::failure() const {
+  if (group_ != nullptr) {
+    std::string failure = group_->failure();
+    if (!failure.empty()) return failure;
+  }
   for (const Member& member : members_) {
     const std::string failure = member.rank->communicator().failure();
     if (!failure.empty()) return failure;
@@ -119,14 +141,32 @@ void ShardedModel::check() const {
   if (!reason.empty()) throw DeviceError(reason);
 }
 
+std::string ShardedModel::name_of(size_t member) const {
+  const Backend& backend = members_[member].rank->model().backend();
+  if (group_ == nullptr) {
+    return "rank " + std::to_string(member) + " (" + to_string(backend.device()) + ")";
+  }
+  return members_.size() == 1 ? group_->own_name()
+                              : group_->own_name() + ", " + to_string(backend.device());
+}
+
+std::string ShardedModel::describe_late_processes() const {
+  std::string late;
+  if (group_ == nullptr || group_->rank() != 0) return late;
+  for (int process = 1; process < group_->size(); ++process) {
+    if (group_->progress(process) >= told_) continue;
+    late += (late.empty() ? "" : ", ") + group_->name_of(process);
+  }
+  return late;
+}
+
 std::string ShardedModel::describe_stall() const {
-  std::string waiting, missing;
+  std::string waiting, missing = describe_late_processes();
   for (size_t i = 0; i < members_.size(); ++i) {
     const bool busy = members_[i].worker != nullptr && members_[i].worker->busy() &&
                       !members_[i].rank->communicator().waiting();
     std::string& names = busy ? missing : waiting;
-    names += (names.empty() ? "rank " : ", rank ") + std::to_string(i) + " (" +
-             to_string(members_[i].rank->model().backend().device()) + ")";
+    names += (names.empty() ? "" : ", ") + name_of(i);
   }
   return (missing.empty() ? waiting : missing) + " did not finish a pass within " +
          std::to_string(pass_limit_.count() / kMillisecondsPerSecond) + "." +
@@ -146,7 +186,9 @@ void ShardedModel::run_all(OnError on_error, const std::function<void(size_t)>& 
         first->failed = true;
       }
       // The others may be waiting for this rank.
-      if (on_error == OnError::kAbort && !first->abandoned) abort(error.what());
+      if (on_error == OnError::kAbort && !first->abandoned) {
+        abort(group_ == nullptr ? error.what() : name_of(i) + ": " + error.what());
+      }
     }
   };
   for (size_t i = 0; i < members_.size(); ++i) {
@@ -185,6 +227,32 @@ void ShardedModel::abort(const std::string& reason) {
   // What this process's ranks share is aborted by any of them.
   members_[leader_].rank->communicator().abort(reason);
   if (!peers_.empty()) peers_[leader_]->abort();
+  if (group_ != nullptr) group_->abort(reason);
+}
+
+void ShardedModel::tell(const RankCommand& command) {
+  if (group_ == nullptr) return;
+  check();
+  ++told_;
+  group_->tell({reinterpret_cast<const char*>(&command), sizeof(command)});
+}
+
+void ShardedModel::serve() {
+  for (uint64_t done = 0;; group_->note_progress(++done)) {
+    const std::string told = group_->hear();
+    RankCommand command;
+    if (told.size() != sizeof(command)) {
+      throw DeviceError("rank 0 asked for something that this version of tandem does not know");
+    }
+    std::memcpy(&command, told.data(), sizeof(command));
+    try {
+      run_all(OnError::kAbort, [this, command](size_t i) { members_[i].rank->execute(command); });
+    } catch (const std::exception&) {
+      check();  // what every process says
+      throw;
+    }
+    if (command.kind == RankCommand::Kind::kStop) return;
+  }
 }
 
 void ShardedModel::use_peers(bool use) {
@@ -204,6 +272,14 @@ double ShardedModel::measure_sums() {
 
 std::string ShardedModel::choose_all_reduce(AllReduce wanted) {
   if (leader().rank_sum() == nullptr || backend().device().kind == DeviceKind::kCpu) return {};
+  if (group_ != nullptr) {
+    if (wanted == AllReduce::kPeer) {
+      throw UsageError(
+          "communication.all_reduce is \"peer\", but GPUs of several processes do not reach each "
+          "other's memory; take \"auto\" or \"nccl\"");
+    }
+    return "all-reduce: NCCL, between processes";
+  }
   constexpr int kPeerMultiple = 4;  // elements that an exchange is a multiple of
   if (leader().config().hidden_size % kPeerMultiple == 0 && wanted != AllReduce::kNccl) {
     std::vector<PeerMember> ends;
@@ -237,6 +313,9 @@ std::string ShardedModel::choose_all_reduce(AllReduce wanted) {
 
 void ShardedModel::command_all(OnError on_error, const RankCommand& command,
                                const std::function<void()>& leaders_part) {
+  // A pass needs all ranks at once. What only the host does may fail here, and then no other
+  // process should have done it.
+  if (on_error == OnError::kAbort) tell(command);
   run_all(on_error, [this, command, &leaders_part](size_t i) {
     if (i == leader_) {
       leaders_part();
@@ -244,6 +323,7 @@ void ShardedModel::command_all(OnError on_error, const RankCommand& command,
       members_[i].rank->execute(command);
     }
   });
+  if (on_error == OnError::kKeep) tell(command);
 }
 
 void ShardedModel::reserve(int sequence, int tokens, Stream& stream) {
@@ -316,6 +396,7 @@ void ShardedModel::launch(std::span<const int32_t> passes, Graph& leaders, Strea
   if (passes.empty()) return leaders.launch(stream);  // a device that runs work when it is launched
   watch_->begin();
   const std::vector<int32_t> numbers(passes.begin(), passes.end());
+  for (const int32_t pass : numbers) tell({RankCommand::Kind::kLaunch, 0, 0, pass});
   run_all(OnError::kAbort, [this, numbers, &leaders, &stream](size_t i) {
     if (i == leader_) return leaders.launch(stream);
     for (const int32_t pass : numbers) {
@@ -327,6 +408,7 @@ void ShardedModel::launch(std::span<const int32_t> passes, Graph& leaders, Strea
 
 void ShardedModel::forget(std::span<const int32_t> passes) noexcept {
   for (const int32_t pass : passes) {
+    if (group_ != nullptr && !failure().empty()) return;  // every process gives up all it captured
     try {
       command_all(OnError::kKeep, {RankCommand::Kind::kForget, 0, 0, pass}, [] {});
     } catch (const std::exception& error) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/process_group.h"
 #include "model/device_worker.h"
 #include "model/language_model.h"
 #include "model/model_rank.h"
@@ -25,9 +26,13 @@ enum class AllReduce : uint8_t {
   kPeer,  ///< through the devices' own memory
 };
 
-/// A model whose ranks lie on several devices of this host, for a tensor or a layer split. To its
-/// caller it looks like a model on the leader's device. The calling thread drives the leader's
-/// device, a worker each of the others.
+/// A model whose ranks lie on several devices, for a tensor or a layer split. To its caller it
+/// looks like a model on the leader's device. The calling thread drives the leader's device, a
+/// worker each of the others of this process.
+///
+/// Ranks of other processes do what the leader's process, rank 0 of the group, is asked for: it
+/// tells them by RankCommands, and they call `serve` instead of everything else. Which tokens a
+/// pass is over travels through the communicators.
 ///
 /// One thread at a time. When a rank fails in a pass, or a pass does not come to an end in time,
 /// the group is aborted, the error that came first is thrown, and every later pass throws
@@ -35,7 +40,7 @@ enum class AllReduce : uint8_t {
 /// beside the host a failure may show only after a pass was queued: `check` tells.
 class ShardedModel final : public LanguageModel {
  public:
-  /// One rank's place. Backends must outlive the model; each one's shard.rank is its index.
+  /// One rank's place. Backends must outlive the model.
   struct Rank {
     ModelShard shard;
     Backend* backend = nullptr;
@@ -46,12 +51,16 @@ class ShardedModel final : public LanguageModel {
 
   static constexpr std::chrono::milliseconds kPassLimit{10'000};
 
+  /// @param ranks  those of this process, in the order of their shards' ranks, which follow one
+  /// another; all of the model without a group
+  /// @param group the processes that hold the others; may be null
   /// @param pass_limit how long the ranks may be at one pass
   /// @param options `progress` is called with the sums over all ranks, by one thread at a time
   /// @throws as Transformer, when any rank does; the others then stop at their next tensor
   ShardedModel(const ModelConfig& config, std::vector<Rank> ranks, const OpenWeights& open,
                const Transformer::Options& options,
-               std::chrono::milliseconds pass_limit = kPassLimit);
+               std::chrono::milliseconds pass_limit = kPassLimit,
+               std::shared_ptr<ProcessGroup> group = nullptr);
   /// A thread that does not come back from its device after an abort is left behind.
   ~ShardedModel() override;
 
@@ -74,9 +83,15 @@ class ShardedModel final : public LanguageModel {
   /// @throws UsageError for kPeer when the GPUs do not reach each other's memory; DeviceError
   std::string choose_all_reduce(AllReduce wanted);
 
-  /// Ends the communication for good: passes that wait fail, now and later. Any thread.
+  /// Ends the communication for good: passes that wait fail, now and later, in every process. Any
+  /// thread.
   void abort(const std::string& reason);
 
+  /// In a process without the leader: does what its process asks for until it is through.
+  /// @throws DeviceError when any process or pass failed
+  void serve();
+
+  /// Of this process.
   int ranks() const { return static_cast<int>(members_.size()); }
   const Transformer& rank(int index) const {
     return members_[static_cast<size_t>(index)].rank->model();
@@ -108,8 +123,13 @@ class ShardedModel final : public LanguageModel {
   void use_peers(bool use);
   double measure_sums();
   void wait_for_workers();
+  /// Tells the ranks of other processes, if there are any.
+  void tell(const RankCommand& command);
   std::string failure() const;
+  /// "rank 1 (cuda:1)": a rank of the model, or, in a group, a process and its device.
+  std::string name_of(size_t member) const;
   std::string describe_stall() const;
+  std::string describe_late_processes() const;
   void start_watch();
   void launch(std::span<const int32_t> passes, Graph& leaders, Stream& stream);
   void forget(std::span<const int32_t> passes) noexcept;
@@ -117,7 +137,9 @@ class ShardedModel final : public LanguageModel {
   std::vector<std::unique_ptr<PeerExchange>>
       peers_;  ///< by rank; empty where there is no such thing
   std::vector<Member> members_;
-  size_t leader_ = 0;
+  size_t leader_ = 0;  ///< among the members; of ranks that serve: the one that `serve` drives
+  std::shared_ptr<ProcessGroup> group_;  ///< null where all ranks are here
+  std::atomic<uint64_t> told_{0};        ///< commands to other processes so far
   bool capturing_ = false;
   std::vector<int32_t> captured_;  ///< numbers of the passes of the capture at work
   int32_t next_pass_ = 0;

@@ -80,31 +80,56 @@ std::filesystem::path OverheadHistory::default_file() {
   return {};
 }
 
+std::vector<OverheadHistory::Entry> OverheadHistory::parse(std::string_view text) {
+  const json document = json::parse(text);
+  if (document.at("version").get<int>() != kVersion) {
+    throw Error("version " + document.at("version").dump() + ", expected " +
+                std::to_string(kVersion));
+  }
+  std::vector<Entry> entries;
+  for (const json& item : document.at("overheads")) {
+    Entry entry;
+    entry.key.hardware = item.at("hardware").get<std::string>();
+    entry.key.purpose = memory_purpose(item.at("purpose").get<std::string>());
+    entry.key.ranks = item.at("ranks").get<int>();
+    for (const json& bytes : item.at("bytes")) {
+      if (!bytes.is_number_unsigned() || bytes.get<uint64_t>() > kLargestPlausibleBytes)
+        throw Error("'bytes' holds " + bytes.dump());
+      entry.bytes.push_back(bytes.get<uint64_t>());
+    }
+    if (entry.bytes.empty() || entry.bytes.size() > kKeptMeasurements)
+      throw Error("'bytes' has a wrong length");
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+OverheadHistory OverheadHistory::from_json(std::string_view text) {
+  OverheadHistory history;
+  try {
+    history.entries_ = parse(text);
+  } catch (const json::exception& problem) {
+    throw Error(std::string("no history of overheads: ") + problem.what());
+  }
+  return history;
+}
+
+std::string OverheadHistory::to_json() const {
+  json overheads = json::array();
+  for (const Entry& entry : entries_) {
+    overheads.push_back({{"hardware", entry.key.hardware},
+                         {"purpose", name_of(entry.key.purpose)},
+                         {"ranks", entry.key.ranks},
+                         {"bytes", entry.bytes}});
+  }
+  return json{{"version", kVersion}, {"overheads", std::move(overheads)}}.dump(1) + "\n";
+}
+
 std::vector<OverheadHistory::Entry> OverheadHistory::read(const std::filesystem::path& file) {
   std::error_code error;
   if (!std::filesystem::exists(file, error)) return {};
   try {
-    const json document = json::parse(read_whole(file));
-    if (document.at("version").get<int>() != kVersion) {
-      throw Error("version " + document.at("version").dump() + ", expected " +
-                  std::to_string(kVersion));
-    }
-    std::vector<Entry> entries;
-    for (const json& item : document.at("overheads")) {
-      Entry entry;
-      entry.key.hardware = item.at("hardware").get<std::string>();
-      entry.key.purpose = memory_purpose(item.at("purpose").get<std::string>());
-      entry.key.ranks = item.at("ranks").get<int>();
-      for (const json& bytes : item.at("bytes")) {
-        if (!bytes.is_number_unsigned() || bytes.get<uint64_t>() > kLargestPlausibleBytes)
-          throw Error("'bytes' holds " + bytes.dump());
-        entry.bytes.push_back(bytes.get<uint64_t>());
-      }
-      if (entry.bytes.empty() || entry.bytes.size() > kKeptMeasurements)
-        throw Error("'bytes' has a wrong length");
-      entries.push_back(std::move(entry));
-    }
-    return entries;
+    return parse(read_whole(file));
   } catch (const std::exception& problem) {
     log().warn("{}: damaged history of measured overheads, ignored: {}", file.string(),
                problem.what());
@@ -138,15 +163,7 @@ void OverheadHistory::record(const Key& key, uint64_t bytes) {
 void OverheadHistory::write() const {
   if (file_.empty()) return;
   try {
-    json overheads = json::array();
-    for (const Entry& entry : entries_) {
-      overheads.push_back({{"hardware", entry.key.hardware},
-                           {"purpose", name_of(entry.key.purpose)},
-                           {"ranks", entry.key.ranks},
-                           {"bytes", entry.bytes}});
-    }
-    replace_file(file_,
-                 json{{"version", kVersion}, {"overheads", std::move(overheads)}}.dump(1) + "\n");
+    replace_file(file_, to_json());
   } catch (const std::exception& problem) {
     log().warn("{}: cannot keep the measured overheads: {}", file_.string(), problem.what());
   }

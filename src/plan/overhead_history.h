@@ -41,6 +41,10 @@ class OverheadHistory {
 
   /// The largest of the last `kKeptMeasurements`, or none.
   std::optional<uint64_t> find(const Key& key) const;
+  /// What the file holds, or would hold.
+  std::string to_json() const;
+  /// A history without a file, from what `to_json` gave. @throws Error for anything else
+  static OverheadHistory from_json(std::string_view text);
   /// Adds a measurement and writes the file; a file that cannot be written gives a warning.
   void record(const Key& key, uint64_t bytes);
 
@@ -53,6 +57,7 @@ class OverheadHistory {
     Key key;
     std::vector<uint64_t> bytes;  ///< oldest first
   };
+  static std::vector<Entry> parse(std::string_view text);
   static std::vector<Entry> read(const std::filesystem::path& file);
   void write() const;
 

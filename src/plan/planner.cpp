@@ -22,7 +22,7 @@ ModelPlacement describe(const std::string& role, const PlacedModel& model,
   described.split = split_name(model.placement.split);
   for (size_t rank = 0; rank < model.devices.size(); ++rank) {
     const Range layers = model.placement.shards[rank].layers;
-    described.devices.push_back(to_string(devices[model.devices[rank]].id));
+    described.devices.push_back(devices[model.devices[rank]].name());
     described.layers.push_back({static_cast<int>(layers.begin), static_cast<int>(layers.end - 1)});
   }
   return described;
@@ -49,7 +49,7 @@ DevicePlan describe_device(const PlanRequest& request, const Plan& plan, size_t 
       expected_overheads(device.id.kind, device.hardware, 1, history, device.has_context);
 
   DevicePlan described;
-  described.name = to_string(device.id);
+  described.name = device.name();
   described.capacity_bytes = device.capacity_bytes;
   const bool used = holds(plan.main) || (plan.draft && holds(*plan.draft));
   described.reserve_bytes = std::min(device.reserve_bytes, device.free_bytes);
@@ -116,8 +116,8 @@ void check(const PlanRequest& request) {
     throw ConfigError("main.devices: no device to put the main model on");
   for (const PlanDevice& device : request.devices) {
     if (device.id.kind != request.devices.front().id.kind) {
-      throw ConfigError("main.devices: " + to_string(request.devices.front().id) + " and " +
-                        to_string(device.id) + " cannot work together; name devices of one kind");
+      throw ConfigError("main.devices: " + request.devices.front().name() + " and " +
+                        device.name() + " cannot work together; name devices of one kind");
     }
   }
   const int limit = request.main.config.max_position_embeddings;

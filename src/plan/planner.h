@@ -23,6 +23,9 @@ struct PlanDevice {
   std::optional<uint64_t> limit_bytes;  ///< tandem takes at most this much
   std::string pool;                     ///< see DeviceMemory::pool
   bool has_context = false;             ///< see DeviceInfo::has_context
+  std::string label;                    ///< what plans call it; empty: its id
+
+  std::string name() const { return label.empty() ? to_string(id) : label; }
 };
 
 enum class SplitChoice : uint8_t { kAuto, kLayer, kTensor };
@@ -31,7 +34,7 @@ enum class SplitChoice : uint8_t { kAuto, kLayer, kTensor };
 struct PlanRequest {
   PlannedModel main;
   std::optional<PlannedModel> draft;
-  std::vector<PlanDevice> devices;   ///< no device twice; all of one kind
+  std::vector<PlanDevice> devices;   ///< no name twice; all of one kind
   std::vector<size_t> main_devices;  ///< indices into `devices`, in rank order; at least one
   bool choose_devices =
       false;  ///< the main model takes the fewest of these; otherwise it takes all

@@ -1,10 +1,14 @@
 // The bundled pair over several GPUs; skipped, saying so, where there are none.
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <future>
+#include <thread>
 
 #include "backend/backend.h"
+#include "backend/peer_exchange.h"
 #include "comm/nccl_communicator.h"
 #include "model/model_loader.h"
 #include "model/sharded_model.h"
@@ -12,6 +16,7 @@
 #include "spec/model_drafter.h"
 #include "spec/speculative_decoder.h"
 #include "support/catch.h"
+#include "support/forwarding_communicator.h"
 #include "support/model_runner.h"
 #include "tandem/error.h"
 
@@ -254,6 +259,90 @@ TEST_CASE("Over GPUs, ranks never disagree on sampled rounds") {
       CHECK(accepted > rounds / 2);
     }
   }
+}
+
+/// Says nothing at its nth gather until the test is over.
+class StallingCommunicator final : public test::ForwardingCommunicator {
+ public:
+  StallingCommunicator(std::unique_ptr<Communicator> inner, int gathers,
+                       std::shared_future<void> over)
+      : ForwardingCommunicator(std::move(inner)), gathers_(gathers), over_(std::move(over)) {}
+  void all_gather(TensorView values, TensorView gathered, Stream& stream) override {
+    if (gathers_-- == 0) over_.wait();
+    ForwardingCommunicator::all_gather(values, gathered, stream);
+  }
+
+ private:
+  int gathers_;
+  const std::shared_future<void> over_;
+};
+
+TEST_CASE("Over GPUs, a rank that stalls in a pass is named, and the pass ends within 15 s") {
+  using namespace std::chrono_literals;
+  if (rank_counts().empty()) return;
+  constexpr int kRanks = 2, kGathersBefore = 5;
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const Placement placement = tensor_placement(config, kRanks);
+  const std::vector<int> devices = {0, 1};
+  auto communicators = make_nccl_communicators(draw_nccl_id(), kRanks, 0, devices);
+  std::promise<void> over;
+  communicators[1] = std::make_unique<StallingCommunicator>(
+      std::move(communicators[1]), kGathersBefore, over.get_future().share());
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::vector<ShardedModel::Rank> ranks;
+  for (size_t i = 0; i < kRanks; ++i) {
+    backends.push_back(gpu(static_cast<int>(i)));
+    ranks.push_back({placement.shards[i], backends[i].get(), std::move(communicators[i])});
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  {
+    ShardedModel model(
+        config, std::move(ranks), [] { return open_weights(kMain); }, options());
+    test::ModelRunner runner(model);
+    CHECK_THROWS_WITH(runner.run(some_tokens(1), 0),
+                      ContainsText("rank 1 (cuda:1) did not finish a pass within 10.0 s"));
+    CHECK(std::chrono::steady_clock::now() - begin < 15s);
+    CHECK_THROWS_WITH(model.check(), ContainsText("rank 1 (cuda:1)"));
+    over.set_value();
+  }
+  CHECK(std::chrono::steady_clock::now() - begin < 30s);
+}
+
+TEST_CASE("Over GPUs, kernels that wait for a rank's memory give up when told to") {
+  using namespace std::chrono_literals;
+  if (rank_counts().empty()) return;
+  constexpr int64_t kWords = 4096;
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::vector<DeviceBuffer> memory;
+  std::vector<PeerMember> members;
+  const int64_t bytes = peer_memory_bytes(DeviceKind::kCuda, 2, kWords);
+  for (int i = 0; i < 2; ++i) {
+    backends.push_back(gpu(i));
+    memory.emplace_back(backends.back()->memory(), static_cast<size_t>(bytes), "exchange");
+    members.push_back({backends.back().get(), TensorView(memory.back().data(), DType::kU8, {bytes},
+                                                         backends.back()->device())});
+  }
+  const auto peers = join_peers(members, kWords);
+  if (peers.empty()) {
+    WARN("these GPUs do not reach each other's memory: this test was skipped");
+    return;
+  }
+  DeviceBuffer values(backends[0]->memory(), 2 * kWords * sizeof(float), "values");
+  const auto half = [&](int64_t index) {
+    return TensorView(static_cast<float*>(values.data()) + index * kWords, DType::kF32, {kWords},
+                      backends[0]->device());
+  };
+  const auto stream = backends[0]->make_stream();
+  const auto event = backends[0]->make_event();
+  backends[0]->fill_zero(values.data(), 2 * kWords * sizeof(float), *stream);
+  peers[0]->add(half(0), half(1), *stream);  // and rank 1 never comes
+  stream->record(*event);
+  std::this_thread::sleep_for(300ms);
+  CHECK_FALSE(event->done());
+  peers[1]->abort();
+  const auto begin = std::chrono::steady_clock::now();
+  stream->synchronize();
+  CHECK(std::chrono::steady_clock::now() - begin < 1s);
 }
 
 TEST_CASE("Over GPUs, an aborted group fails at once and lets go") {

@@ -13,6 +13,7 @@
 #include "model/token_scores.h"
 #include "plan/placement.h"
 #include "support/catch.h"
+#include "support/forwarding_communicator.h"
 #include "support/model_runner.h"
 #include "tandem/error.h"
 
@@ -200,38 +201,9 @@ TEST_CASE("Every rank allocates what is planned for it") {
   }
 }
 
-/// Passes everything on.
-class ForwardingCommunicator : public Communicator {
- public:
-  explicit ForwardingCommunicator(std::unique_ptr<Communicator> inner) : inner_(std::move(inner)) {}
-  int rank() const override { return inner_->rank(); }
-  int size() const override { return inner_->size(); }
-  void all_reduce_sum(TensorView values, Stream& stream) override {
-    inner_->all_reduce_sum(values, stream);
-  }
-  void all_gather(TensorView values, TensorView gathered, Stream& stream) override {
-    inner_->all_gather(values, gathered, stream);
-  }
-  void broadcast(TensorView values, int root, Stream& stream) override {
-    inner_->broadcast(values, root, stream);
-  }
-  void send(TensorView values, int to, Stream& stream) override {
-    inner_->send(values, to, stream);
-  }
-  void recv(TensorView values, int from, Stream& stream) override {
-    inner_->recv(values, from, stream);
-  }
-  void abort(const std::string& reason) override { inner_->abort(reason); }
-  std::string failure() const override { return inner_->failure(); }
-  bool waiting() const override { return inner_->waiting(); }
-
- private:
-  std::unique_ptr<Communicator> inner_;
-};
-
 /// Fails at its nth sum (all-reduce, or gather for the few rows of a round) and passes everything
 /// else on.
-class FailingCommunicator final : public ForwardingCommunicator {
+class FailingCommunicator final : public test::ForwardingCommunicator {
  public:
   FailingCommunicator(std::unique_ptr<Communicator> inner, int sums)
       : ForwardingCommunicator(std::move(inner)), sums_(sums) {}
@@ -253,7 +225,7 @@ class FailingCommunicator final : public ForwardingCommunicator {
 };
 
 /// Answers nothing for a while at its nth gather.
-class StallingCommunicator final : public ForwardingCommunicator {
+class StallingCommunicator final : public test::ForwardingCommunicator {
  public:
   StallingCommunicator(std::unique_ptr<Communicator> inner, int gathers,
                        std::chrono::milliseconds pause)
