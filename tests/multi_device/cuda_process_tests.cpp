@@ -110,27 +110,27 @@ TEST_CASE("the peer kernel is refused between processes of one GPU each") {
 TEST_CASE("a process of one GPU that is killed or stopped ends the other within 15 s") {
   if (!two_gpus()) return;
   const TemporaryFolder folder;
-  for (const std::string split : {"tensor", "layer"}) {
-    for (const int signal : {SIGKILL, SIGSTOP}) {
-      for (const bool hit_first : {false, true}) {
-        TwoProcesses both(endless(config_file(folder, split)));
-        REQUIRE_FALSE(both.first.read_some().empty());  // text: the middle of it
-        Process& hit = hit_first ? both.first : both.second;
-        const auto begin = std::chrono::steady_clock::now();
-        hit.signal(signal);
-        const ProcessResult left = (hit_first ? both.second : both.first).wait();
-        const auto took = std::chrono::steady_clock::now() - begin;
-        INFO(split << ", signal " << signal << "; stderr: " << left.err);
-        CHECK(left.exit_code == 1);
-        const std::string rank = hit_first ? "0" : "1";
-        CHECK_THAT(left.err, ContainsText("rank " + rank + " (cuda:" + rank + ") " +
-                                          (signal == SIGKILL ? "ended unexpectedly"
-                                                             : "has been silent for 6 s")));
-        CHECK(took < 15s);
-        std::cout << split << " split, rank " << rank
-                  << (signal == SIGKILL ? " killed: " : " stopped: ")
-                  << std::chrono::duration<double>(took).count() << " s\n";
-      }
-    }
+  struct Blow {
+    std::string split;
+    int signal;
+    bool hits_first;
+  };
+  for (const Blow& blow : {Blow{"tensor", SIGKILL, false}, Blow{"layer", SIGKILL, true},
+                           Blow{"tensor", SIGSTOP, true}, Blow{"layer", SIGSTOP, false}}) {
+    TwoProcesses both(endless(config_file(folder, blow.split)));
+    REQUIRE_FALSE(both.first.read_some().empty());  // text: the middle of it
+    const auto begin = std::chrono::steady_clock::now();
+    (blow.hits_first ? both.first : both.second).signal(blow.signal);
+    const ProcessResult left = (blow.hits_first ? both.second : both.first).wait();
+    const auto took = std::chrono::steady_clock::now() - begin;
+    const bool killed = blow.signal == SIGKILL;
+    const std::string rank = blow.hits_first ? "0" : "1";
+    INFO(blow.split << ", signal " << blow.signal << "; stderr: " << left.err);
+    CHECK(left.exit_code == 1);
+    CHECK_THAT(left.err, ContainsText("rank " + rank + " (cuda:" + rank + ") " +
+                                      (killed ? "ended unexpectedly" : "has been silent for 6 s")));
+    CHECK(took < 15s);
+    std::cout << blow.split << " split, rank " << rank << (killed ? " killed: " : " stopped: ")
+              << std::chrono::duration<double>(took).count() << " s; " << left.err;
   }
 }
