@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "cli/end_guard.h"
 #include "cli/generate_options.h"
 #include "cli/generate_output.h"
 #include "cli/interrupt.h"
@@ -28,6 +29,7 @@ class Generation {
   int run() {
     processes_ = options_.processes.join();
     if (processes_ == nullptr) return generate();
+    guard_.emplace(*processes_);
     try {
       return rank_of(*processes_) == 0 ? generate() : serve();
     } catch (const std::exception& error) {
@@ -187,6 +189,7 @@ class Generation {
   Request request_;
   std::ofstream file_;
   std::shared_ptr<ProcessGroup> processes_;
+  std::optional<EndGuard> guard_;
   std::unique_ptr<Engine> engine_;
   std::vector<Completion> plain_;
   std::optional<Comparison> comparison_;

@@ -69,6 +69,17 @@ TEST_CASE("a damaged history is ignored, and replaced by the next measurement") 
   CHECK(OverheadHistory(file).find(kContextKey) == 5);
 }
 
+TEST_CASE("a history goes to another process as text") {
+  OverheadHistory history;
+  history.record(kContextKey, 5);
+  history.record(kContextKey, 7);
+  const OverheadHistory there = OverheadHistory::from_json(history.to_json());
+  CHECK(there.find(kContextKey) == 7);
+  CHECK(there.to_json() == history.to_json());
+  CHECK_THROWS_AS(OverheadHistory::from_json("{}"), Error);
+  CHECK_THROWS_AS(OverheadHistory::from_json("nothing"), Error);
+}
+
 TEST_CASE("a history that cannot be written goes on in memory") {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "file") << "x";
