@@ -89,9 +89,12 @@ void take_launcher(ProcessPlace& place, const Launcher& launcher) {
     }
     return;
   }
-  // A step may have fewer tasks than the job. Outside of one, as in an interactive shell of an
-  // allocation, SLURM_NTASKS stands without a number of the process.
+  // A step may have fewer tasks than the job. Outside of one, the job's number of tasks says
+  // nothing about this process: a shell in an allocation has no number, a batch script the first
+  // one.
   if (!launcher.text("SLURM_PROCID")) return;
+  const bool in_step = launcher.text("SLURM_STEP_ID") || launcher.text("SLURM_STEP_NUM_TASKS");
+  if (!in_step && launcher.text("ENVIRONMENT") == "BATCH") return;
   const char* const tasks =
       launcher.text("SLURM_STEP_NUM_TASKS") ? "SLURM_STEP_NUM_TASKS" : "SLURM_NTASKS";
   if (!launcher.take(place, "Slurm", "SLURM_PROCID", tasks, "SLURM_LOCALID")) return;

@@ -4,7 +4,9 @@
 
 #include <chrono>
 #include <fstream>
-#include <thread>
+#include <set>
+#include <sstream>
+#include <string>
 
 #include "cli/run_tandem.h"
 #include "support/catch.h"
@@ -107,6 +109,32 @@ TEST_CASE("a text depends on the seed, not on the number of processes") {
     CHECK(json::parse(a)["token_ids"] == json::parse(b)["token_ids"]);
   }
   CHECK(compared == 2);
+}
+
+TEST_CASE("processes may have several devices each, and rank 0's draft one of its own") {
+  const TemporaryFolder folder;
+  const std::string split = GENERATE("tensor", "layer");
+  const std::string config = config_file(folder, split);
+  const std::vector<std::string> options = {"--json", "--max-tokens", "30"};
+  const ProcessResult expected = run_tandem(generate(config, options));
+  json changed = json::parse(std::ifstream(config));
+  changed["main"]["devices"] = "cpu:0,cpu:1";
+  changed["draft"]["device"] = "cpu:2";
+  std::ofstream(config) << changed;
+  TwoProcesses both(generate(config, options));
+  const ProcessResult first = both.first.wait(), second = both.second.wait();
+  INFO("stderr of rank 0: " << first.err << "\nstderr of rank 1: " << second.err);
+  REQUIRE(first.exit_code == 0);
+  CHECK(second.exit_code == 0);
+  const json ours = json::parse(first.out);
+  CHECK(ours["token_ids"] == json::parse(expected.out)["token_ids"]);
+  std::set<std::string> devices;
+  for (const json& use : ours["stats"]["memory"]) {
+    devices.insert(use["device"]);
+    CHECK(use["planned_bytes"] == use["actual_bytes"]);
+  }
+  CHECK(devices == std::set<std::string>{"rank 0's cpu:0", "rank 0's cpu:1", "rank 0's cpu:2",
+                                         "rank 1's cpu:0", "rank 1's cpu:1"});
 }
 
 TEST_CASE("processes whose configurations, models or prompts are wrong end with one line each") {

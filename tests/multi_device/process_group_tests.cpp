@@ -306,6 +306,12 @@ TEST_CASE("torchrun's, Open MPI's and Slurm's variables are understood") {
   slurm.erase("SLURM_JOB_NODELIST");
   slurm["SLURM_LAUNCH_NODE_IPADDR"] = "10.1.1.1";
   CHECK(found(slurm).address == "10.1.1.1");
+  slurm["ENVIRONMENT"] = "BATCH";
+  CHECK(found(slurm).world_size == 4);
+  slurm.erase("SLURM_STEP_NUM_TASKS");  // the batch script itself
+  CHECK(found(slurm).world_size == 1);
+  slurm["SLURM_STEP_ID"] = "0";  // a step of it
+  CHECK(found(slurm).world_size == 8);
   slurm.erase("SLURM_PROCID");  // a shell in an allocation
   CHECK(found(slurm).world_size == 1);
 }
