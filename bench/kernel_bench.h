@@ -200,8 +200,8 @@ class Model {
   double weight_bytes_ = 0;
 };
 
-/// Median seconds of a replay of what `work` launches; several follow each other between two events,
-/// as passes do in a model.
+/// Median seconds of a replay of what `work` launches; several follow each other between two
+/// events, as passes do in a model.
 inline double graph_seconds(Backend& backend, Stream& stream, const std::function<void()>& work) {
   work();  // scratch memory grows here, not in the graph
   const auto graph = backend.capture(stream, work);

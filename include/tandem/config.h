@@ -32,8 +32,8 @@ struct Config {
     /// "none", or a shape that the model's function is computed in, to measure what a model of that
     /// size costs: "1B", "8B", "70B"
     std::string expand = "none";
-    std::optional<int> max_model_len;   ///< none: "auto", the model's own limit or what fits;
-                                        ///< at most 8192 in the host's own memory
+    std::optional<int> max_model_len;  ///< none: "auto", the model's own limit or what fits;
+                                       ///< at most 8192 in the host's own memory
   } main;
 
   using Draft = DraftConfig;

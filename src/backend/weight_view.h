@@ -46,7 +46,8 @@ struct WeightView {
   };
   int64_t rows = 0;  ///< outputs in all
   int64_t cols = 0;
-  int64_t first_row = 0;  ///< of a table that holds a share of the vocabulary: the id of its first row
+  int64_t first_row =
+      0;  ///< of a table that holds a share of the vocabulary: the id of its first row
   std::array<Segment, kMaxSegments> segments;
   int segment_count = 0;
   bool paired = false;

@@ -17,7 +17,8 @@ struct PairOptions {
   std::optional<int> max_model_len;
   ConversionOptions conversions;
 
-  /// Adds --config, --main, --draft, --max-model-len and the conversions. @param group their heading in the help
+  /// Adds --config, --main, --draft, --max-model-len and the conversions. @param group their
+  /// heading in the help
   void add_to(CLI::App& sub, const std::string& group);
   /// The file, if any, with these options over it; a pair without a file and without a draft
   /// decodes plainly. Other options may still change it: `Config::validate` is the caller's.

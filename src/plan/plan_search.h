@@ -78,7 +78,7 @@ class PlanSearch {
 
   const PlanRequest& request_;
   const OverheadHistory& history_;
-  std::vector<Way> ways_;  ///< in order of preference
+  std::vector<Way> ways_;                         ///< in order of preference
   std::map<std::pair<int, Split>, Costs> costs_;  ///< by ranks and split
   std::optional<RankBytes> draft_;
   int wanted_context_ = 0;

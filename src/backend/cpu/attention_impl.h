@@ -68,8 +68,8 @@ inline void locate(const AttentionArgs& args, int begin, int last_slot, const Pa
   part.begin = begin;
   part.run_count = runs;
   part.block_count = blocks;
-  while (runs < before.run_count) part.runs[runs++] = run;
-  while (blocks < before.block_count) part.blocks[blocks++] = block;
+  for (Run* at = part.runs + runs; at < part.runs + before.run_count; ++at) *at = run;
+  for (Block* at = part.blocks + blocks; at < part.blocks + before.block_count; ++at) *at = block;
 }
 
 /// One head of one row: its running softmax.
