@@ -74,7 +74,8 @@ Value by_device(const std::map<std::string, uint64_t>& sizes, const std::string&
 /// configuration may serve several machines: a warning is enough.
 void check_named_devices(const Config& config, const DeviceChoice& choice) {
   const auto check = [&](const char* key, const std::map<std::string, uint64_t>& sizes) {
-    for (const auto& [name, bytes] : sizes) {
+    for (const auto& size : sizes) {
+      const std::string& name = size.first;
       const auto is_named = [&](const DeviceSpec& spec) { return to_string(spec.id) == name; };
       if (std::any_of(choice.specs.begin(), choice.specs.end(), is_named)) continue;
       if (config.draft && config.draft->device != "auto" &&
