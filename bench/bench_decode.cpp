@@ -22,6 +22,7 @@
 #include "engine/pair_loader.h"
 #include "engine/pair_request.h"
 #include "spec/model_drafter.h"
+#include "spec/remote_drafter.h"
 #include "tandem/tandem.h"
 
 namespace {
@@ -37,7 +38,7 @@ constexpr float kTemperature = 0.8f, kTopP = 0.95f;
 struct Options {
   std::string config = "configs/demo.json";
   std::string dataset;
-  std::string device, quantization, expand, draft_expand;
+  std::string device, split, draft_device, quantization, expand, draft_expand;
   std::vector<std::string> draft_quantizations;
   std::vector<int> draft_lengths = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
   int limit = 10;
@@ -80,6 +81,8 @@ Config read_config(const Options& options) {
   if (!options.device.empty()) config.main.devices = options.device;
   if (!options.quantization.empty()) config.main.quantization = options.quantization;
   if (!options.expand.empty()) config.main.expand = options.expand;
+  if (!options.split.empty()) config.main.split = options.split;
+  if (config.draft && !options.draft_device.empty()) config.draft->device = options.draft_device;
   if (config.draft && !options.draft_expand.empty()) config.draft->expand = options.draft_expand;
   if (config.draft && !options.draft_quantizations.empty()) {
     config.draft->quantization = options.draft_quantizations.front();
@@ -180,8 +183,9 @@ class DecodeBench {
     const std::unique_ptr<WeightSource> source = request.draft_checkpoint.open();
     pair_.draft = std::make_unique<Transformer>(model.config, ModelShard::whole(model.config),
                                                 *source, backend, wanted);
-    auto drafter =
-        std::make_unique<ModelDrafter>(*pair_.draft, pair_.main->vocab_size(), pair_.draft_tokens);
+    std::unique_ptr<Drafter> drafter = RemoteDrafter::around(
+        std::make_unique<ModelDrafter>(*pair_.draft, pair_.main->vocab_size(), pair_.draft_tokens),
+        backend, *pair_.main, kMaxSpeculativeTokens);
     pair_.decoder = std::make_unique<SpeculativeDecoder>(*pair_.main, std::move(drafter),
                                                          kMaxSpeculativeTokens);
     return seconds_since(begin);
@@ -237,7 +241,9 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("--config", options.config, "Configuration of the pair")->capture_default_str();
   app.add_option("--dataset", options.dataset, "JSONL file whose lines hold a \"prompt\"")
       ->required();
-  app.add_option("--device", options.device, "Overrides the configuration's");
+  app.add_option("--device", options.device, "Of the main model: overrides the configuration's");
+  app.add_option("--split", options.split, "Of the main model over several devices");
+  app.add_option("--draft-device", options.draft_device, "Of the draft");
   app.add_option("--quantization", options.quantization, "Of the main model");
   app.add_option("--expand", options.expand, "Shape of the main model: 1B, 8B or 70B");
   app.add_option("--draft-expand", options.draft_expand, "Shape of the draft");

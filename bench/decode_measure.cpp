@@ -67,7 +67,7 @@ std::vector<double> time_passes(LanguageModel& model, int widest, int context) {
     for (int width = 1; width <= widest; ++width) {
       std::unique_ptr<Graph>& graph = graphs[static_cast<size_t>(width)];
       if (graph == nullptr) {
-        graph = backend.capture(*stream, [&, width] { pass(width); });
+        graph = model.capture(*stream, [&, width] { pass(width); });
       }
       stream->record(*begun);
       for (int i = 0; i < kReplays; ++i) graph->launch(*stream);

@@ -106,6 +106,7 @@ struct EngineInfo {
   std::string draft_model;
   std::string method;
   std::string device;
+  std::string draft_place;         ///< the draft model's device and why there, for people
   int max_model_len = 0;           ///< prompt and output together, in tokens
   int draft_max_model_len = 0;     ///< beyond it decoding goes on without drafts; 0: no draft model
   int num_speculative_tokens = 0;  ///< K of a request that asks for none, or Request::kAuto

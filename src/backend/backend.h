@@ -52,6 +52,7 @@ class Backend {
   virtual HostBuffer make_host_buffer(size_t bytes) = 0;
   virtual void copy_to_device(void* device, const void* host, size_t bytes, Stream& stream) = 0;
   virtual void copy_to_host(void* host, const void* device, size_t bytes, Stream& stream) = 0;
+  /// Either side may lie on another device of this kind: see `open_peers`.
   virtual void copy(void* to, const void* from, size_t bytes, Stream& stream) = 0;
   virtual void fill_zero(void* data, size_t bytes, Stream& stream) = 0;
 

@@ -26,4 +26,6 @@ std::vector<std::unique_ptr<PeerExchange>> join_peers(std::span<const PeerMember
   return {};
 }
 
+bool open_peers(Backend&, Backend&) { return true; }  // both in the host's memory
+
 }  // namespace tandem

@@ -43,4 +43,9 @@ int64_t peer_memory_bytes(DeviceKind kind, int ranks, int64_t max_words);
 std::vector<std::unique_ptr<PeerExchange>> join_peers(std::span<const PeerMember> members,
                                                       int64_t max_words);
 
+/// Lets each of two devices reach the other's memory, so that `Backend::copy` goes straight from
+/// one to the other. @return false where they cannot: copies then go through the host's memory, in
+/// the stream's order all the same. @throws DeviceError
+bool open_peers(Backend& one, Backend& other);
+
 }  // namespace tandem

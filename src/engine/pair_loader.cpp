@@ -20,6 +20,7 @@
 #include "spec/auto_length.h"
 #include "spec/model_drafter.h"
 #include "spec/ngram_drafter.h"
+#include "spec/remote_drafter.h"
 #include "spec/vocabulary_agreement.h"
 #include "tandem/error.h"
 
@@ -67,7 +68,7 @@ class PairLoader {
     telling_others(group_.get(), [this] {
       request_ = pair_request(config_);
       require_same_pair(*group_, config_);
-      keep_to_one_gpu();
+      keep_main_to_one_gpu();
       reserve_memory();
       make_backends();
       MemoryAudit audit(plan_.memory);
@@ -84,7 +85,7 @@ class PairLoader {
     request_ = pair_request(config_);
     read_costs();
     if (group_ != nullptr) require_same_pair(*group_, config_);
-    keep_to_one_gpu();
+    keep_main_to_one_gpu();
     describe_models();
     reserve_memory();
     describe_plan();
@@ -102,45 +103,23 @@ class PairLoader {
     return std::move(pair_);
   }
 
-  /// Without NCCL, several GPUs cannot share a model.
-  void keep_to_one_gpu() {
+  /// Without NCCL, several GPUs cannot share a model; the draft may be on another one.
+  void keep_main_to_one_gpu() {
     PlanRequest& plan = request_.plan;
-    if (plan.devices.front().id.kind == DeviceKind::kCpu) return;
-    if (has_nccl()) {
-      // The main model goes where the draft was put: see require_draft_beside_leader.
-      if (plan.choose_devices && plan.draft_device) plan.main_devices = {*plan.draft_device};
-      return;
-    }
+    if (plan.devices.front().id.kind == DeviceKind::kCpu || has_nccl()) return;
     if (group_ != nullptr) {
       throw ConfigError(config_.source +
                         ": GPUs of several processes work together through NCCL, which this build "
                         "lacks: rebuild where libnccl-dev is installed");
     }
-    const auto refuse = [this](const std::string& key, const std::string& what) {
-      throw ConfigError(config_.source + ": \"" + key + "\" " + what +
-                        "; this build has no NCCL and runs a pair on one GPU: rebuild where "
-                        "libnccl-dev is installed, or name one GPU");
-    };
     if (plan.choose_devices) {
-      plan.main_devices = {plan.draft_device.value_or(plan.main_devices.front())};
+      plan.most_ranks = 1;
     } else if (plan.main_devices.size() > 1) {
-      refuse("main.devices", "names several GPUs");
+      throw ConfigError(
+          config_.source +
+          ": \"main.devices\" names several GPUs; this build has no NCCL and runs the "
+          "main model on one: rebuild where libnccl-dev is installed, or name one GPU");
     }
-    if (plan.draft_device.value_or(plan.main_devices.front()) != plan.main_devices.front()) {
-      refuse("draft.device", "is another GPU than the main model's");
-    }
-  }
-
-  /// Rounds and drafts are handed over in one GPU's memory.
-  void require_draft_beside_leader() const {
-    if (!plan_.draft || request_.plan.devices.front().id.kind == DeviceKind::kCpu) return;
-    const size_t leader = plan_.main.devices[static_cast<size_t>(plan_.main.placement.leader())];
-    const size_t draft = plan_.draft->devices.front();
-    if (draft == leader) return;
-    throw ConfigError(config_.source + ": the draft would sit on " + name_of_device(draft) +
-                      ", but it has to sit on " + name_of_device(leader) +
-                      ", where the main model's head is: set \"draft.device\" to that, or lower "
-                      "\"main.max_model_len\" if it does not fit there");
   }
 
   /// Before anything is loaded: a table that cannot be read should not cost a load.
@@ -213,7 +192,6 @@ class PairLoader {
       if (plan_.memory.shortfall) {
         throw MemoryError(config_.source + ": " + plan_.memory.shortfall->message);
       }
-      require_draft_beside_leader();
       std::vector<DeviceBytes> taken;
       for (size_t device = 0; device < plan_.memory.devices.size(); ++device) {
         if (!is_here(device)) continue;
@@ -261,6 +239,8 @@ class PairLoader {
                                                                 : "no more fits in memory"));
     }
     if (!plan_.draft) return;
+    info.draft_place = name_of_device(plan_.draft->devices.front()) + ", " + plan_.draft_place;
+    log().info("the draft is on {}", info.draft_place);
     info.draft_max_model_len = plan_.draft->limits.max_positions;
     if (info.draft_max_model_len < info.max_model_len) {
       info.warnings.push_back(
@@ -435,6 +415,8 @@ class PairLoader {
       const uint64_t before = allocated(device);
       drafter = std::make_unique<ModelDrafter>(*pair_.draft, pair_.main->vocab_size(),
                                                agreement_.allowed);
+      drafter = RemoteDrafter::around(std::move(drafter), pair_.draft->backend(), *pair_.main,
+                                      request_.max_drafts);
       audit.add(name_of_device(device), "draft", MemoryPurpose::kRoundState,
                 allocated(device) - before);
     } else if (speculation_.method == "ngram") {
@@ -442,7 +424,7 @@ class PairLoader {
           std::make_unique<NgramDrafter>(pair_.main->backend(), speculation_.prompt_lookup_min,
                                          speculation_.prompt_lookup_max, pair_.info.max_model_len);
     }
-    const size_t leader = plan_.main.devices[static_cast<size_t>(plan_.main.placement.leader())];
+    const size_t leader = plan_.leader_device();
     const uint64_t before = allocated(leader);
     auto policy = std::make_unique<AutoLength>(most_auto_drafts());
     policy_ = policy.get();

@@ -6,6 +6,7 @@
 #include "model/model_weights.h"
 #include "model/weight_formats.h"
 #include "spec/model_drafter.h"
+#include "spec/remote_drafter.h"
 #include "spec/speculative_decoder.h"
 #include "tandem/error.h"
 
@@ -111,6 +112,10 @@ PairRequest pair_request(const Config& config, const std::string& planned_device
     draft.max_logits_rows = kDraftLogitsRows;
     draft.round_state_bytes = [rows = draft.max_rows, vocab = main.config.vocab_size](int) {
       return ModelDrafter::bytes(rows, vocab);
+    };
+    draft.round_copy_bytes = [shape](int positions) mutable {
+      shape.max_positions = positions;
+      return RemoteDrafter::bytes(shape);
     };
   }
 

@@ -40,6 +40,10 @@ class LanguageModel {
   /// @throws DeviceError, and what the passes gave means nothing
   virtual void check() const {}
 
+  /// Work of this model that is queued later on `device` starts after the event, where the model
+  /// works there on a stream that the caller does not see. For what else shares that device.
+  virtual void hold(DeviceId /*device*/, const Event& /*until*/) {}
+
   /// Captures work on `stream` that may hold passes of this model, whichever devices they run on.
   /// The graph must go before the model.
   virtual std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) {

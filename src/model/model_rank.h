@@ -22,6 +22,9 @@ class ModelRank {
   /// @throws as Transformer
   void execute(const RankCommand& command);
 
+  /// What is queued later on the rank's own stream starts after the event.
+  void hold(const Event& until) { stream_->wait(until); }
+
   /// As Transformer's, on the rank's own stream.
   double measure_rank_sum() { return model_->measure_rank_sum(*stream_); }
 

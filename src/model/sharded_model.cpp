@@ -160,6 +160,13 @@ std::string ShardedModel::describe_late_processes() const {
   return late;
 }
 
+void ShardedModel::hold(DeviceId device, const Event& until) {
+  for (size_t i = 0; i < members_.size(); ++i) {
+    ModelRank& rank = *members_[i].rank;
+    if (i != leader_ && rank.model().backend().device() == device) rank.hold(until);
+  }
+}
+
 std::string ShardedModel::describe_stall() const {
   std::string waiting, missing = describe_late_processes();
   for (size_t i = 0; i < members_.size(); ++i) {

@@ -77,6 +77,7 @@ class ShardedModel final : public LanguageModel {
   /// Every rank captures its part of the passes; a launch launches all.
   std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) override;
   void check() const override;
+  void hold(DeviceId device, const Event& until) override;
 
   /// Decides how decode-sized sums are done; call it once, before the first pass.
   /// @return what was decided and why, in a line for people; empty where there is nothing to decide

@@ -38,7 +38,8 @@ uint64_t PlannedModel::pass_bytes(const Placement& placement, DeviceKind kind) c
 }
 
 std::vector<MemoryRow> rank_rows(const PlannedModel& model, const ModelShard& shard,
-                                 const Overheads& overheads, DeviceKind kind, int main_positions) {
+                                 const Overheads& overheads, DeviceKind kind, int main_positions,
+                                 bool apart) {
   const ModelLimits limits = model.limits(main_positions);
   std::vector<MemoryRow> rows;
   const auto add = [&](MemoryPurpose purpose, uint64_t bytes) {
@@ -49,7 +50,9 @@ std::vector<MemoryRow> rank_rows(const PlannedModel& model, const ModelShard& sh
   add(MemoryPurpose::kActivations,
       activation_bytes(model.config, shard, model.formats, limits, kind));
   add(MemoryPurpose::kLogits, logits_bytes(model.config, shard, limits));
-  add(MemoryPurpose::kRoundState, shard.is_leader() ? model.round_state_bytes(main_positions) : 0);
+  uint64_t round = shard.is_leader() ? model.round_state_bytes(main_positions) : 0;
+  if (apart && model.round_copy_bytes) round += model.round_copy_bytes(main_positions);
+  add(MemoryPurpose::kRoundState, round);
   add(MemoryPurpose::kWorkspaces, overheads.workspaces_bytes);
   add(MemoryPurpose::kCommunicator, overheads.communicator_bytes);
   add(MemoryPurpose::kGraphs, overheads.graphs_bytes);

@@ -25,6 +25,9 @@ struct PlannedModel {
   /// Bytes of the round's buffers (of the drafter's, for a draft) beside the leader, for a main
   /// model of so many positions. Never less for more positions.
   std::function<uint64_t(int main_positions)> round_state_bytes;
+  /// What that takes more where a draft is not on the leader's device: its copy of the round.
+  /// Empty: nothing. Never less for more positions.
+  std::function<uint64_t(int main_positions)> round_copy_bytes;
 
   ModelLimits limits(int main_positions) const;
   /// The bytes a pass reads from memory on its slowest path: every rank's share in turn with a
@@ -34,8 +37,10 @@ struct PlannedModel {
 };
 
 /// Bytes of one rank of one model on its device, by purpose; no empty rows.
+/// @param apart a draft that is not on the leader's device
 std::vector<MemoryRow> rank_rows(const PlannedModel& model, const ModelShard& shard,
-                                 const Overheads& overheads, DeviceKind kind, int main_positions);
+                                 const Overheads& overheads, DeviceKind kind, int main_positions,
+                                 bool apart = false);
 
 /// The same in one number and without overheads, for a search over contexts: weights are computed
 /// once.

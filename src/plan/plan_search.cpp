@@ -29,7 +29,8 @@ PlanSearch::PlanSearch(const PlanRequest& request, const OverheadHistory& histor
     draft_.emplace(*request.draft, ModelShard::whole(request.draft->config),
                    request.devices.front().id.kind);
   }
-  const int most = static_cast<int>(request.main_devices.size());
+  int most = static_cast<int>(request.main_devices.size());
+  if (request.choose_devices) most = std::min(most, request.most_ranks.value_or(most));
   for (int ranks = request.choose_devices ? 1 : most; ranks <= most; ++ranks) add_ways(ranks);
   if (ways_.empty()) {
     // Only a fixed list of several devices comes here: a single device is always possible.
@@ -40,17 +41,18 @@ PlanSearch::PlanSearch(const PlanRequest& request, const OverheadHistory& histor
   if (draft_ && !request.draft_device) add_draft_seats();
 }
 
+// In the order of what a round costs: see draft_place.h.
 void PlanSearch::add_draft_seats() {
   const std::vector<Way> leading = std::move(ways_);
   ways_.clear();
   for (const Way& way : leading) {
-    const int leader = way.split == Split::kLayer ? way.ranks - 1 : 0;
+    const int leader = static_cast<int>(way.leader());
     ways_.push_back({way.ranks, way.split, leader});
     for (int rank = 0; rank < way.ranks; ++rank) {
       if (rank != leader) ways_.push_back({way.ranks, way.split, rank});
     }
   }
-  // A device for the draft alone is the last resort: the main model could use it as well.
+  // A device for the draft alone comes last: the main model could use it as well.
   const int most = static_cast<int>(request_.main_devices.size());
   for (const Way& way : leading) {
     for (int seat = way.ranks; seat < most; ++seat) ways_.push_back({way.ranks, way.split, seat});
@@ -107,6 +109,11 @@ int64_t PlanSearch::draft_bytes(size_t device, int length) const {
   return draft_ ? as_signed(draft_->at(length) + model_overheads(overheads(device, 1))) : 0;
 }
 
+int64_t PlanSearch::round_copy_bytes(int length) const {
+  const auto& bytes = request_.draft->round_copy_bytes;
+  return bytes ? as_signed(bytes(length)) : 0;
+}
+
 PlanSearch::Seating PlanSearch::candidates(const Way& way, int length) const {
   Seating seating;
   std::vector<Seat>& seats = seating.seats;
@@ -138,17 +145,25 @@ PlanSearch::Seating PlanSearch::seat(const Way& way, int length) const {
   if (!request_.draft_device && way.draft_seat < way.ranks) {
     Seat& joined = seating.seats[static_cast<size_t>(way.draft_seat)];
     joined.room -= draft_bytes(joined.device, length);
+    if (static_cast<size_t>(way.draft_seat) != way.leader()) {
+      joined.room -= round_copy_bytes(length);
+    }
     seating.draft_device = joined.device;
     return seating;
   }
   seating.draft_device = request_.draft_device
                              ? *request_.draft_device
                              : seating.unused[static_cast<size_t>(way.draft_seat - way.ranks)];
-  const bool shared =
-      std::any_of(seating.seats.begin(), seating.seats.end(),
-                  [&](const Seat& seat) { return seat.device == seating.draft_device; });
-  if (!shared)
-    seating.draft_spare = room(seating.draft_device) - draft_bytes(seating.draft_device, length);
+  if (seating.seats[way.leader()].device == seating.draft_device) return seating;
+  const auto shared =
+      std::find_if(seating.seats.begin(), seating.seats.end(),
+                   [&](const Seat& seat) { return seat.device == seating.draft_device; });
+  if (shared != seating.seats.end()) {
+    shared->room -= round_copy_bytes(length);
+  } else {
+    seating.draft_spare = room(seating.draft_device) - draft_bytes(seating.draft_device, length) -
+                          round_copy_bytes(length);
+  }
   return seating;
 }
 

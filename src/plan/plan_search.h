@@ -40,6 +40,9 @@ class PlanSearch {
     /// The rank that the draft joins; from `ranks` on, the devices that the main model leaves
     /// unused, roomiest first. Means nothing where the draft's device is given.
     int draft_seat = 0;
+
+    /// The seat at which logits appear.
+    size_t leader() const { return split == Split::kLayer ? static_cast<size_t>(ranks) - 1 : 0; }
   };
   /// A device that works on the main model, and the bytes it has for its share.
   struct Seat {
@@ -66,6 +69,8 @@ class PlanSearch {
   Overheads overheads(size_t device, int ranks) const;
   int64_t room(size_t device) const;
   int64_t draft_bytes(size_t device, int length) const;
+  /// What it takes more on another device than the leader's.
+  int64_t round_copy_bytes(int length) const;
   /// The devices that a way takes, before an "auto" draft has joined one.
   Seating candidates(const Way& way, int length) const;
   Seating seat(const Way& way, int length) const;

@@ -112,7 +112,7 @@ std::string device_table(const DevicePlan& device, const MemoryPlan& plan) {
   return text + table_line("free", 0, 0, device.free_bytes);
 }
 
-std::string placement_line(const ModelPlacement& model) {
+std::string placement_line(const ModelPlacement& model, const std::string& reason) {
   std::string text = padded_right(model.model, 6);
   if (model.devices.size() > 1) text += model.split + " split: ";
   for (size_t i = 0; i < model.devices.size(); ++i) {
@@ -125,6 +125,7 @@ std::string placement_line(const ModelPlacement& model) {
   }
   if (model.split == "tensor")
     text += ", each a share of all " + std::to_string(model.layers[0].last + 1) + " layers";
+  if (!reason.empty()) text += ": " + reason;
   return text + "\n";
 }
 
@@ -189,7 +190,9 @@ std::string plan_table(const PlanRequest& request, const Plan& plan, const Draft
   for (const DevicePlan& device : plan.memory.devices)
     text += device_table(device, plan.memory) + "\n";
   text += kLegend;
-  for (const ModelPlacement& model : plan.memory.placement) text += placement_line(model);
+  for (const ModelPlacement& model : plan.memory.placement) {
+    text += placement_line(model, model.model == "draft" ? plan.draft_place : "");
+  }
   text += context_line(request, plan);
   return text + speedup_table(plan, outlook);
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/size.h"
+#include "plan/draft_place.h"
 #include "plan/plan_search.h"
 #include "tandem/error.h"
 
@@ -29,11 +30,12 @@ ModelPlacement describe(const std::string& role, const PlacedModel& model,
 }
 
 void append_rows(DevicePlan& device, const PlannedModel& model, const PlacedModel& placed,
-                 size_t index, const Overheads& overheads, DeviceKind kind, int max_model_len) {
+                 size_t index, const Overheads& overheads, DeviceKind kind, int max_model_len,
+                 bool apart) {
   for (size_t rank = 0; rank < placed.devices.size(); ++rank) {
     if (placed.devices[rank] != index) continue;
     const std::vector<MemoryRow> rows =
-        rank_rows(model, placed.placement.shards[rank], overheads, kind, max_model_len);
+        rank_rows(model, placed.placement.shards[rank], overheads, kind, max_model_len, apart);
     device.rows.insert(device.rows.end(), rows.begin(), rows.end());
   }
 }
@@ -57,12 +59,13 @@ DevicePlan describe_device(const PlanRequest& request, const Plan& plan, size_t 
     described.rows.push_back({"device", MemoryPurpose::kContext, alone.context_bytes});
   }
   if (plan.draft) {
-    append_rows(described, *request.draft, *plan.draft, index, alone, device.id.kind,
-                max_model_len);
+    append_rows(described, *request.draft, *plan.draft, index, alone, device.id.kind, max_model_len,
+                plan.draft_is_apart());
   }
   const Overheads shared =
       expected_overheads(device.id.kind, device.hardware, plan.main.placement.ranks(), history);
-  append_rows(described, request.main, plan.main, index, shared, device.id.kind, max_model_len);
+  append_rows(described, request.main, plan.main, index, shared, device.id.kind, max_model_len,
+              /*apart=*/false);
 
   const uint64_t taken = described.bytes_of("");
   if (device.capacity_bytes > device.free_bytes) {
@@ -163,7 +166,10 @@ Plan make_plan(const PlanRequest& request, const OverheadHistory& history) {
   for (size_t index = 0; index < request.devices.size(); ++index) {
     memory.devices.push_back(describe_device(request, plan, index, history, attempt.max_model_len));
   }
-  if (plan.draft) memory.placement.push_back(describe("draft", *plan.draft, request.devices));
+  if (plan.draft) {
+    memory.placement.push_back(describe("draft", *plan.draft, request.devices));
+    plan.draft_place = draft_place_reason(request, plan, history);
+  }
   memory.placement.push_back(describe("main", plan.main, request.devices));
   if (!memory.fits) {
     memory.shortfall = describe_shortfall(request, plan, attempt, search.largest_context());

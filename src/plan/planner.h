@@ -39,6 +39,7 @@ struct PlanRequest {
   bool choose_devices =
       false;  ///< the main model takes the fewest of these; otherwise it takes all
   std::optional<size_t> draft_device;  ///< index; none: see `make_plan`
+  std::optional<int> most_ranks;       ///< of the main model where devices are chosen; none: any
   SplitChoice split = SplitChoice::kAuto;
   std::optional<int> max_model_len;  ///< none: the largest context that fits
   std::optional<int> auto_limit;     ///< of a context chosen by "auto", besides the model's own
@@ -59,9 +60,16 @@ struct Plan {
   MemoryPlan memory;
   PlacedModel main;
   std::optional<PlacedModel> draft;
+  std::string draft_place;  ///< why the draft is where it is, in a line for people
   uint64_t main_pass_bytes = 0;
   uint64_t draft_pass_bytes = 0;
 
+  /// Index of the device where logits appear.
+  size_t leader_device() const {
+    return main.devices[static_cast<size_t>(main.placement.leader())];
+  }
+  /// Whether the draft is on another device than that.
+  bool draft_is_apart() const { return draft && draft->devices.front() != leader_device(); }
   /// The draft's cost per pass over the main model's, where both are bound by memory bandwidth; 0
   /// without a draft.
   double cost_ratio() const;
@@ -78,8 +86,8 @@ inline constexpr int kHostAutoContext = 8192;
 /// Of devices to choose from, the fewest are taken that hold the wanted context ("auto": the
 /// model's own limit), those with most room first; if no number of them does, "auto" takes the
 /// number with the largest context. A tensor split is preferred to a layer split where both fit.
-/// A draft without a device of its own sits beside the main model's leader; where it does not fit
-/// there, beside another rank, and failing that on a device to choose from that is left.
+/// A draft without a device of its own takes the place where a round costs least of those where it
+/// fits: see draft_place.h.
 /// More memory on any device never makes a plan that fits unfit.
 /// @throws ConfigError when the request contradicts itself or the models: a context beyond the main
 /// model's, a split that

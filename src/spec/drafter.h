@@ -26,9 +26,9 @@ struct DraftRequest {
                         ///< behind besides the usual row
 };
 
-/// Proposes tokens. One file per drafter. Lives on the main model's leading device. Whatever it
-/// proposes, the text stays exact: a proposal may depend on all that was committed and drafted.
-/// One thread at a time.
+/// Proposes tokens. One file per drafter. Lives on the device of the round that it is given, the
+/// main model's leading one unless a RemoteDrafter stands between. Whatever it proposes, the text
+/// stays exact: a proposal may depend on all that was committed and drafted. One thread at a time.
 class Drafter {
  public:
   virtual ~Drafter() = default;

@@ -18,8 +18,6 @@ struct Buffers {
   TensorView expected_acceptance, forced_count;
 };
 
-int history_stride(const RoundShape& shape) { return shape.max_positions + shape.max_drafts + 1; }
-
 /// Every buffer of a round, in the order in which the arena is carved.
 /// @param take (dtype, shape) -> TensorView
 template <typename Take>
@@ -29,7 +27,7 @@ Buffers carve(const RoundShape& shape, Take&& take) {
   b.length = take(DType::kI32, Shape{s});
   b.seeds = take(DType::kU64, Shape{s});
   b.streams = take(DType::kI32, Shape{s});
-  b.history = take(DType::kI32, Shape{s, history_stride(shape)});
+  b.history = take(DType::kI32, Shape{s, shape.history_stride()});
   b.drafts = take(DType::kI32, Shape{s, k});
   b.draft_probs = take(DType::kF32, Shape{s, shape.draft_probs ? k : 0, v});
   b.main_probs = take(DType::kF32, Shape{s, k + 1, v});
@@ -84,7 +82,7 @@ RoundState::RoundState(Backend& backend, const RoundShape& shape)
   view_.sequences = shape.sequences;
   view_.max_drafts = shape.max_drafts;
   view_.vocab = shape.vocab;
-  view_.history_stride = history_stride(shape);
+  view_.history_stride = shape.history_stride();
   view_.length = b.length.as<int32_t>();
   view_.history = b.history.as<int32_t>();
   view_.drafts = b.drafts.as<int32_t>();

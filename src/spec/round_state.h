@@ -18,6 +18,9 @@ struct RoundShape {
   int max_positions = 0;     ///< the main model's context
   int max_rows = 0;          ///< of one pass of the main model
   bool draft_probs = false;  ///< the drafter gives probabilities: q is not one-hot
+
+  /// Positions that a sequence's history has: the context, and room for one round.
+  int history_stride() const { return max_positions + max_drafts + 1; }
 };
 
 /// The most log-probabilities beside the token's own that a round can report.

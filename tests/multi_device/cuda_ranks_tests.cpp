@@ -14,6 +14,7 @@
 #include "model/sharded_model.h"
 #include "plan/placement.h"
 #include "spec/model_drafter.h"
+#include "spec/remote_drafter.h"
 #include "spec/speculative_decoder.h"
 #include "support/catch.h"
 #include "support/forwarding_communicator.h"
@@ -177,30 +178,70 @@ TEST_CASE("Over GPUs, a row has the same bits whatever rows travel with it") {
   }
 }
 
-TEST_CASE("Over GPUs, greedy text is the same with a draft and without, and texts repeat") {
+constexpr int kPairDrafts = 5, kPairTokens = 300;
+
+/// A decoder with the bundled draft on a device.
+std::unique_ptr<SpeculativeDecoder> pair_of(LanguageModel& main, Transformer& draft) {
+  auto drafter = RemoteDrafter::around(
+      std::make_unique<ModelDrafter>(draft, main.vocab_size(), std::vector<uint8_t>{}),
+      draft.backend(), main, kPairDrafts);
+  return std::make_unique<SpeculativeDecoder>(main, std::move(drafter), kPairDrafts);
+}
+
+DecodeSettings sampling(DecodeRule::Kind kind) {
+  DecodeSettings settings;
+  settings.num_speculative_tokens = 3;
+  settings.rule.kind = kind;
+  settings.rule.transform.temperature = 0.8f;
+  settings.rule.transform.presence_penalty = 0.2f;
+  settings.seed = 7;
+  return settings;
+}
+
+/// Greedy text is that without a draft at every K; every rule's texts are those of the draft beside
+/// the main model's head.
+void check_pair(LanguageModel& main, Transformer& draft, Transformer& draft_beside_head) {
+  SpeculativeDecoder plain(main, nullptr, 0);
+  const auto pair = pair_of(main, draft), beside = pair_of(main, draft_beside_head);
+  DecodeSettings settings;
+  const std::vector<int32_t> expected = decode(plain, settings, kPairTokens);
+  for (const int drafts : {1, 3, kPairDrafts}) {
+    settings.num_speculative_tokens = drafts;
+    CHECK(decode(*pair, settings, kPairTokens) == expected);
+  }
+  using Kind = DecodeRule::Kind;
+  for (const Kind kind : {Kind::kRejection, Kind::kBlock, Kind::kCoupled}) {
+    CAPTURE(static_cast<int>(kind));
+    const auto text = decode(*pair, sampling(kind), kPairTokens);
+    CHECK(text == decode(*pair, sampling(kind), kPairTokens));
+    CHECK(text == decode(*beside, sampling(kind), kPairTokens));
+  }
+}
+
+TEST_CASE("Over GPUs, the draft may be on any of them, and texts repeat") {
   for (const int ranks : rank_counts()) {
     const ModelConfig config = ModelConfig::from_folder(kMain);
     for (const Placement& placement : {layers(config, ranks), tensor_placement(config, ranks)}) {
       Split split(config, placement, AllReduce::kAuto);
-      const auto draft = single(kDraft, *split.backends[static_cast<size_t>(placement.leader())]);
-      constexpr int kDrafts = 5, kTokens = 300;
-      SpeculativeDecoder plain(*split.model, nullptr, 0);
-      SpeculativeDecoder drafting(
-          *split.model,
-          std::make_unique<ModelDrafter>(*draft, config.vocab_size, std::vector<uint8_t>{}),
-          kDrafts);
-      DecodeSettings settings;
-      const std::vector<int32_t> expected = decode(plain, settings, kTokens);
-      CAPTURE(ranks, static_cast<int>(placement.split), split.sums);
-      for (const int drafts : {1, 3, kDrafts}) {
-        settings.num_speculative_tokens = drafts;
-        CHECK(decode(drafting, settings, kTokens) == expected);
+      const auto leader = static_cast<size_t>(placement.leader());
+      const auto beside = single(kDraft, *split.backends[leader]);
+      for (size_t device = 0; device < split.backends.size(); ++device) {
+        CAPTURE(ranks, static_cast<int>(placement.split), split.sums, device);
+        if (device == leader) {
+          check_pair(*split.model, *beside, *beside);
+        } else {
+          check_pair(*split.model, *single(kDraft, *split.backends[device]), *beside);
+        }
       }
-      settings.rule.kind = DecodeRule::Kind::kBlock;
-      settings.seed = 7;
-      CHECK(decode(drafting, settings, kTokens) == decode(drafting, settings, kTokens));
     }
   }
+}
+
+TEST_CASE("Over GPUs, the draft may have one of its own") {
+  if (rank_counts().empty()) return;
+  const auto first = gpu(0), second = gpu(1);
+  const auto main = single(kMain, *first), draft = single(kDraft, *second);
+  check_pair(*main, *draft, *single(kDraft, *first));
 }
 
 /// The first bytes of what lies on a device.

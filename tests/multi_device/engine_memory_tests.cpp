@@ -77,13 +77,51 @@ TEST_CASE("an engine takes what it planned, and says so") {
   }
 }
 
-TEST_CASE("the draft may have a device of its own") {
-  Config config = demo_on("cpu:0=64MiB");
-  config.draft->device = "cpu:1=16MiB";
-  const auto engine = Engine::from_config(config);
-  CHECK(engine->memory_plan().device("cpu:1")->bytes_of("draft") > 0);
-  CHECK(engine->memory_plan().device("cpu:0")->bytes_of("draft") == 0);
-  CHECK(greedy(*engine) == greedy(*engine, 0));
+TEST_CASE("the draft may be on any device, and changes no text") {
+  const auto sampled = [](Engine& engine, const char* method) {
+    Request request;
+    request.prompt = std::string(kPrompt);
+    request.rejection_sample_method = method;
+    request.num_speculative_tokens = 3;
+    request.params.max_tokens = kTokens;
+    request.params.ignore_eos = true;
+    request.params.temperature = 0.8f;
+    request.params.repetition_penalty = 1.1f;
+    request.params.seed = 11;
+    return engine.submit(std::move(request)).wait().front().token_ids;
+  };
+  struct Place {
+    int devices;
+    const char* split;
+    const char* draft;
+  };
+  const std::vector<int32_t> expected = greedy(*Engine::from_config(demo_on(simulated(1))), 0);
+  for (const Place& place :
+       {Place{1, "auto", "cpu:1=32MiB"}, Place{2, "tensor", "cpu:0"}, Place{2, "tensor", "cpu:1"},
+        Place{2, "tensor", "cpu:2=32MiB"}, Place{2, "layer", "cpu:0"}, Place{2, "layer", "cpu:1"},
+        Place{2, "layer", "cpu:2=32MiB"}}) {
+    CAPTURE(place.devices, place.split, place.draft);
+    const std::string device = std::string(place.draft).substr(0, 5);
+    Config config = demo_on(simulated(place.devices), place.split);
+    const auto shared = Engine::from_config(config);
+    config.draft->device = place.draft;
+    const auto engine = Engine::from_config(config);
+    for (const DevicePlan& planned : engine->memory_plan().devices) {
+      CHECK((planned.bytes_of("draft") > 0) == (planned.name == device));
+    }
+    CHECK(engine->info().draft_place.find(device + ", as configured") == 0);
+    for (const MemoryUse& use : engine->stats().memory) {
+      CAPTURE(use.device, use.model, name_of(use.purpose));
+      CHECK(use.planned_bytes == use.actual_bytes);
+    }
+    CHECK(greedy(*engine) == expected);
+    CHECK(greedy(*engine, 0) == expected);
+    CHECK(engine->stats().total.num_accepted_tokens > 0);
+    for (const char* method : {"rejection", "block", "coupled"}) {
+      CAPTURE(method);
+      CHECK(sampled(*engine, method) == sampled(*shared, method));
+    }
+  }
 }
 
 TEST_CASE("what does not fit is refused before anything is loaded") {

@@ -10,6 +10,7 @@
 #include "engine/pair_request.h"
 #include "model/transformer.h"
 #include "spec/model_drafter.h"
+#include "spec/remote_drafter.h"
 #include "spec/speculative_decoder.h"
 #include "support/catch.h"
 #include "tandem/config.h"
@@ -18,7 +19,7 @@ using namespace tandem;
 
 namespace {
 
-Config demo_on(int devices, const char* split, int num_drafts) {
+Config demo_on(int devices, const char* split, int num_drafts, int draft_device) {
   const std::filesystem::path source = TANDEM_SOURCE_DIR;
   Config config;
   config.main.model = source / "models/demo/main";
@@ -27,6 +28,10 @@ Config demo_on(int devices, const char* split, int num_drafts) {
   config.main.devices.clear();
   for (int i = 0; i < devices; ++i) {
     config.main.devices += (i > 0 ? ",cpu:" : "cpu:") + std::to_string(i) + "=96MiB";
+  }
+  if (draft_device >= 0) {
+    config.draft->device = "cpu:" + std::to_string(draft_device);
+    if (draft_device >= devices) config.draft->device += "=32MiB";
   }
   config.speculation.max_speculative_tokens = num_drafts;
   return config;
@@ -51,6 +56,8 @@ class Allocation {
     measure("draft", MemoryPurpose::kRoundState, plan.draft->devices[0], [&] {
       drafter_ = std::make_unique<ModelDrafter>(*draft_, main_[leader]->vocab_size(),
                                                 std::vector<uint8_t>{});
+      drafter_ = RemoteDrafter::around(std::move(drafter_), draft_->backend(), *main_[leader],
+                                       request.max_drafts);
     });
     measure("main", MemoryPurpose::kRoundState, plan.main.devices[leader], [&] {
       decoder_ = std::make_unique<SpeculativeDecoder>(*main_[leader], std::move(drafter_),
@@ -90,7 +97,7 @@ class Allocation {
   std::vector<std::unique_ptr<Communicator>> communicators_;
   std::unique_ptr<Transformer> draft_;
   std::vector<std::unique_ptr<Transformer>> main_;
-  std::unique_ptr<ModelDrafter> drafter_;
+  std::unique_ptr<Drafter> drafter_;
   std::unique_ptr<SpeculativeDecoder> decoder_;
   std::map<Row, uint64_t> rows_;
 };
@@ -102,8 +109,10 @@ TEST_CASE("what is allocated is what was planned, byte for byte") {
   for (int devices = 1; devices <= 4; ++devices) {
     for (const char* split : {"layer", "tensor"}) {
       for (int num_drafts = 1; num_drafts <= 8; ++num_drafts) {
-        CAPTURE(devices, split, num_drafts);
-        const PairRequest request = pair_request(demo_on(devices, split, num_drafts));
+        // Left to the plan, then on each device in turn and on one of its own.
+        const int draft_device = (num_drafts - 1) % (devices + 2) - 1;
+        CAPTURE(devices, split, num_drafts, draft_device);
+        const PairRequest request = pair_request(demo_on(devices, split, num_drafts, draft_device));
         const Plan plan = make_plan(request.plan, nothing_measured);
         REQUIRE(plan.memory.fits);
         REQUIRE(plan.main.placement.ranks() == devices);

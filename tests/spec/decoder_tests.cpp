@@ -74,15 +74,20 @@ TEST_CASE("greedy and coupled texts do not depend on the drafter", "[decoder]") 
     for (const auto drafter : {DrafterKind::kModel, DrafterKind::kNgram, DrafterKind::kGuess}) {
       for (const auto quality : {DraftQuality::kEqual, DraftQuality::kClose, DraftQuality::kFar}) {
         if (drafter != DrafterKind::kModel && quality != DraftQuality::kClose) continue;
-        Loop loop(options_of(drafter, quality));
-        for (int k = 1; k <= kMaxSpeculativeTokens; ++k) {
-          settings.num_speculative_tokens = k;
-          CAPTURE(c.name, static_cast<int>(drafter), name_of(quality), k);
-          REQUIRE(loop.generate(kPrompt, settings, kTokens) == expected);
+        for (const bool apart : {false, true}) {
+          if (apart && drafter != DrafterKind::kModel) continue;
+          Loop::Options options = options_of(drafter, quality);
+          options.apart = apart;
+          Loop loop(std::move(options));
+          for (int k = 1; k <= kMaxSpeculativeTokens; ++k) {
+            settings.num_speculative_tokens = k;
+            CAPTURE(c.name, static_cast<int>(drafter), name_of(quality), k, apart);
+            REQUIRE(loop.generate(kPrompt, settings, kTokens) == expected);
+          }
+          // The draft is the main model, and its penalties see what it drafted: all must stand.
+          if (quality == DraftQuality::kEqual) CHECK(loop.num_accepted == loop.num_draft_tokens);
+          CHECK(loop.num_drafts > 0);
         }
-        // The draft is the main model, and its penalties see what it drafted: all must stand.
-        if (quality == DraftQuality::kEqual) CHECK(loop.num_accepted == loop.num_draft_tokens);
-        CHECK(loop.num_drafts > 0);
       }
     }
   }
@@ -90,12 +95,15 @@ TEST_CASE("greedy and coupled texts do not depend on the drafter", "[decoder]") 
 
 TEST_CASE("an equal draft is accepted whole under every rule and transform", "[decoder]") {
   const Kind kind = GENERATE(Kind::kRejection, Kind::kBlock);
+  const bool apart = GENERATE(false, true);
   for (const TransformCase& c : transforms()) {
-    Loop loop(options_of(DrafterKind::kModel, DraftQuality::kEqual));
+    Loop::Options options = options_of(DrafterKind::kModel, DraftQuality::kEqual);
+    options.apart = apart;
+    Loop loop(std::move(options));
     DecodeSettings settings = settings_of(kind, 6);
     settings.rule.transform = c.transform;
     loop.generate(kPrompt, settings, 200);
-    CAPTURE(c.name);
+    CAPTURE(c.name, apart);
     CHECK(loop.num_accepted == loop.num_draft_tokens);
   }
 }
@@ -105,6 +113,7 @@ TEST_CASE("rounds without drafts leave no hole in the draft's cache", "[decoder]
   const auto lengths = GENERATE(std::vector<int>{0, 3}, std::vector<int>{2, 0, 0, 0, 1},
                                 std::vector<int>{1, 0, 4, 0, 0, 2}, std::vector<int>(24, 0));
   Loop::Options options = options_of(DrafterKind::kModel, DraftQuality::kEqual);
+  options.apart = GENERATE(false, true);
   std::vector<int> cycle = lengths;
   cycle.push_back(5);
   options.policy = std::make_unique<ListedLengths>(cycle);
@@ -127,6 +136,37 @@ TEST_CASE("rounds with and without drafts mixed follow the main model's law", "[
   Loop loop(std::move(options));
   const Kind kind = GENERATE(Kind::kRejection, Kind::kBlock);
   CHECK(joint_test(loop, kind, 4, 5, 4, kDraws).p_value > kSignificance);
+}
+
+TEST_CASE("a draft apart gives the texts of one beside the main model", "[decoder]") {
+  // The same draft sees the same round: what was committed, seeds, penalties, rounds without
+  // drafts.
+  const Kind kind = GENERATE(Kind::kGreedy, Kind::kRejection, Kind::kBlock, Kind::kCoupled);
+  const bool launch_ahead = GENERATE(false, true);
+  for (const TransformCase& c : transforms()) {
+    const auto loop_of = [&](bool apart) {
+      Loop::Options options = options_of(DrafterKind::kModel);
+      options.apart = apart;
+      options.launch_ahead = launch_ahead;
+      options.policy = std::make_unique<ListedLengths>(std::vector<int>{3, 0, 5, 0, 0, 1, 7});
+      return Loop(std::move(options));
+    };
+    Loop beside = loop_of(false), apart = loop_of(true);
+    for (const auto& prompt : {kPrompt, std::vector<int32_t>{2}, std::vector<int32_t>{2, 7, 1}}) {
+      for (const uint64_t seed : {3, 4}) {  // the second time it is a restart
+        DecodeSettings settings = settings_of(kind, kMaxSpeculativeTokens, seed);
+        const float temperature = settings.rule.transform.temperature;
+        settings.rule.transform = c.transform;
+        settings.rule.transform.temperature = temperature;
+        CAPTURE(name_of(kind), c.name, prompt.size(), seed, launch_ahead);
+        const auto expected = beside.generate(prompt, settings, 120);
+        CHECK(apart.generate(prompt, settings, 120) == expected);
+        CHECK(apart.num_accepted == beside.num_accepted);
+        CHECK(apart.num_draft_tokens == beside.num_draft_tokens);
+      }
+    }
+    CHECK(beside.num_accepted > 0);
+  }
 }
 
 TEST_CASE("the seed alone decides", "[decoder]") {

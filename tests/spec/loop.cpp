@@ -5,8 +5,8 @@
 namespace tandem::test {
 namespace {
 
-std::unique_ptr<Drafter> make_drafter(const Loop::Options& options, TableModel& draft,
-                                      Backend& backend) {
+std::unique_ptr<Drafter> local_drafter(const Loop::Options& options, TableModel& draft,
+                                       Backend& backend) {
   constexpr int kLookupMin = 1, kLookupMax = 3;
   switch (options.drafter) {
     case DrafterKind::kNone:
@@ -21,6 +21,17 @@ std::unique_ptr<Drafter> make_drafter(const Loop::Options& options, TableModel& 
   return nullptr;
 }
 
+std::unique_ptr<Drafter> make_drafter(const Loop::Options& options, TableModel& main,
+                                      TableModel& draft, Backend& backend) {
+  auto drafter = local_drafter(options, draft, backend);
+  if (drafter == nullptr) return drafter;
+  return RemoteDrafter::around(std::move(drafter), draft.backend(), main, options.max_drafts);
+}
+
+std::unique_ptr<Backend> cpu(int index) {
+  return make_backend({.id = {.kind = DeviceKind::kCpu, .index = index}, .capacity_bytes = {}}, 1);
+}
+
 }  // namespace
 
 int GuessingDrafter::draft(const RoundView& round, const DraftRequest& request, Stream& stream) {
@@ -32,19 +43,20 @@ int GuessingDrafter::draft(const RoundView& round, const DraftRequest& request, 
 }
 
 Loop::Loop(Options options, std::unique_ptr<Backend> backend_in)
-    : backend(backend_in != nullptr ? std::move(backend_in) : make_backend(DeviceSpec{}, 1)),
+    : backend(backend_in != nullptr ? std::move(backend_in) : cpu(0)),
+      draft_backend(options.apart ? cpu(1) : nullptr),
       main(*backend, options.vocab,
            random_table(options.vocab, options.spread, options.holes, options.table_seed),
            options.max_positions, options.max_rows),
-      draft(*backend, options.vocab,
+      draft(options.apart ? *draft_backend : *backend, options.vocab,
             draft_table(
                 random_table(options.vocab, options.spread, options.holes, options.table_seed),
                 options.vocab, options.quality, options.table_seed + 1),
             options.draft_max_positions, options.max_rows),
       launch_ahead(options.launch_ahead),
-      decoder(std::make_unique<SpeculativeDecoder>(main, make_drafter(options, draft, *backend),
-                                                   options.max_drafts, std::move(options.policy))) {
-}
+      decoder(
+          std::make_unique<SpeculativeDecoder>(main, make_drafter(options, main, draft, *backend),
+                                               options.max_drafts, std::move(options.policy))) {}
 
 std::vector<int32_t> Loop::generate(std::span<const int32_t> prompt, DecodeSettings settings,
                                     int tokens, int rounds) {

@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "spec/model_drafter.h"
 #include "spec/ngram_drafter.h"
+#include "spec/remote_drafter.h"
 #include "spec/speculative_decoder.h"
 #include "support/chi_square.h"
 #include "support/table_model.h"
@@ -65,6 +66,7 @@ struct Loop {
     std::vector<uint8_t> allowed;
     std::unique_ptr<DraftLengthPolicy> policy;
     bool launch_ahead = true;  ///< unless the settings say
+    bool apart = false;        ///< the draft model has a device of its own
   };
 
   explicit Loop(Options options, std::unique_ptr<Backend> backend_in = nullptr);
@@ -75,6 +77,7 @@ struct Loop {
                                 int tokens, int rounds = 1);
 
   std::unique_ptr<Backend> backend;
+  std::unique_ptr<Backend> draft_backend;  ///< where it has one of its own
   TableModel main;
   TableModel draft;
   bool launch_ahead;

@@ -98,9 +98,11 @@ TEST_CASE("the loop follows the main model's law, whatever the drafter", "[exact
     DrafterKind drafter;
     DraftQuality quality;
     const char* name;
+    bool apart = false;
   };
   const Case c = GENERATE(Case{DrafterKind::kModel, DraftQuality::kEqual, "equal"},
                           Case{DrafterKind::kModel, DraftQuality::kClose, "close"},
+                          Case{DrafterKind::kModel, DraftQuality::kClose, "close, apart", true},
                           Case{DrafterKind::kModel, DraftQuality::kDisjoint, "disjoint"},
                           Case{DrafterKind::kNgram, DraftQuality::kClose, "one-hot, n-gram"},
                           Case{DrafterKind::kGuess, DraftQuality::kClose, "one-hot, guess"});
@@ -112,6 +114,7 @@ TEST_CASE("the loop follows the main model's law, whatever the drafter", "[exact
   options.holes = c.quality == DraftQuality::kDisjoint;
   options.drafter = c.drafter;
   options.table_seed = 11;
+  options.apart = c.apart;
   Loop loop(std::move(options));
   // Four tokens span several rounds unless nearly all drafts stand; then take one round's and more.
   const int tokens = c.quality == DraftQuality::kEqual ? std::min(k + 2, 5) : 4;

@@ -53,6 +53,10 @@ PlannedModel RandomPlans::planned(const char* role, ModelConfig config, DeviceKi
   model.round_state_bytes = [vocab](int positions) {
     return vocab * 16 + static_cast<uint64_t>(positions) * 4;
   };
+  // Part of the above, as it is in earnest.
+  model.round_copy_bytes = [vocab](int positions) {
+    return vocab * 9 + static_cast<uint64_t>(positions) * 4;
+  };
   if (chance(0.3)) {
     // As a checkpoint of mixed precision: the norms and one layer's projections differ from the
     // rest.

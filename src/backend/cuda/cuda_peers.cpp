@@ -76,33 +76,40 @@ class CudaPeerExchange final : public PeerExchange {
   const kernels::PeerArgs args_;
 };
 
+bool can_reach(int device, int other) {
+  int can = 0;
+  check_cuda(cudaDeviceCanAccessPeer(&can, device, other), "cudaDeviceCanAccessPeer", device);
+  return can != 0;
+}
+
 bool reach_each_other(std::span<const PeerMember> members) {
   for (const PeerMember& from : members) {
     for (const PeerMember& to : members) {
       if (from.backend == to.backend) continue;
-      const int device = from.backend->device().index;
-      int can = 0;
-      check_cuda(cudaDeviceCanAccessPeer(&can, device, to.backend->device().index),
-                 "cudaDeviceCanAccessPeer", device);
-      if (can == 0) return false;
+      if (!can_reach(from.backend->device().index, to.backend->device().index)) return false;
     }
   }
   return true;
 }
 
+/// Lets kernels and copies of `device` reach the other's memory.
+void enable_access(int device, int other) {
+  check_cuda(cudaSetDevice(device), "cudaSetDevice", device);
+  const cudaError_t status = cudaDeviceEnablePeerAccess(other, 0);
+  if (status == cudaErrorPeerAccessAlreadyEnabled) {
+    (void)cudaGetLastError();
+    return;
+  }
+  check_cuda(status, "cudaDeviceEnablePeerAccess", device);
+}
+
 void open_to_peers(std::span<const PeerMember> members) {
   for (const PeerMember& from : members) {
     const int device = from.backend->device().index;
-    check_cuda(cudaSetDevice(device), "cudaSetDevice", device);
     for (const PeerMember& to : members) {
-      if (from.backend == to.backend) continue;
-      const cudaError_t status = cudaDeviceEnablePeerAccess(to.backend->device().index, 0);
-      if (status == cudaErrorPeerAccessAlreadyEnabled) {
-        (void)cudaGetLastError();
-        continue;
-      }
-      check_cuda(status, "cudaDeviceEnablePeerAccess", device);
+      if (from.backend != to.backend) enable_access(device, to.backend->device().index);
     }
+    check_cuda(cudaSetDevice(device), "cudaSetDevice", device);
     check_cuda(cudaMemset(from.memory.data(), 0, from.memory.bytes()), "cudaMemset", device);
     check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize", device);
   }
@@ -138,6 +145,15 @@ std::vector<std::unique_ptr<PeerExchange>> join_peers(std::span<const PeerMember
     ++args.rank;
   }
   return ranks;
+}
+
+bool open_peers(Backend& one, Backend& other) {
+  const DeviceId a = one.device(), b = other.device();
+  if (a.kind != DeviceKind::kCuda || b.kind != DeviceKind::kCuda || a == b) return true;
+  if (!can_reach(a.index, b.index) || !can_reach(b.index, a.index)) return false;
+  enable_access(a.index, b.index);
+  enable_access(b.index, a.index);
+  return true;
 }
 
 }  // namespace tandem
