@@ -1,5 +1,6 @@
 #include "collective.h"
 #include "common.cuh"
+#include "packet.cuh"
 
 namespace tandem::kernels {
 namespace {
@@ -23,43 +24,12 @@ __global__ void add_parts_kernel(const float* parts, int ranks, float* out, int6
   }
 }
 
-/// 16 bytes that arrive as two whole halves: a word and a flag, twice.
-__device__ __forceinline__ void store_packet(void* to, uint32_t a, uint32_t b, uint32_t flag) {
-  asm volatile("st.volatile.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(a), "r"(flag),
-               "r"(b), "r"(flag)
-               : "memory");
-}
-
-__device__ __forceinline__ uint4 load_packet(const void* from) {
-  uint4 packet;
-  asm volatile("ld.volatile.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(packet.x), "=r"(packet.y), "=r"(packet.z), "=r"(packet.w)
-               : "l"(from)
-               : "memory");
-  return packet;
-}
-
 /// The place of one thread's packets in a landing zone; its two packets are kThreads apart.
 __device__ __forceinline__ uint4* place(const PeerArgs& args, int owner, int from, uint32_t epoch) {
   constexpr int64_t kPackets = kPeerBlockWords / 2;
   const int64_t stage = epoch % kPeerStages;
   const int64_t block = (stage * args.ranks + from) * args.blocks + blockIdx.x;
   return static_cast<uint4*>(args.memory[owner]) + block * kPackets + threadIdx.x;
-}
-
-/// Waits for a packet of this exchange; false when the exchange was aborted.
-__device__ bool take(const PeerArgs& args, const uint4* from, uint32_t epoch, uint32_t& a,
-                     uint32_t& b) {
-  constexpr int kLooks = 4096;  // between two looks over the bus
-  for (int look = 1;; ++look) {
-    const uint4 packet = load_packet(from);
-    if (packet.y == epoch && packet.w == epoch) {
-      a = packet.x;
-      b = packet.z;
-      return true;
-    }
-    if (look % kLooks == 0 && *args.abort != 0) return false;
-  }
 }
 
 /// Every rank writes its words into the landing zones of the others, flagged with the number of the
@@ -94,8 +64,8 @@ __global__ __launch_bounds__(kThreads) void peer_kernel(const __grid_constant__ 
       uint4 words = own;
       if (from != args.rank) {
         const uint4* const landed = place(args, args.rank, from, epoch);
-        complete = take(args, landed, epoch, words.x, words.y) &&
-                   take(args, landed + kThreads, epoch, words.z, words.w);
+        complete = take_packet(landed, epoch, args.abort, words.x, words.y) &&
+                   take_packet(landed + kThreads, epoch, args.abort, words.z, words.w);
       }
       if (kBroadcast) {
         if (from == root) chosen = words;

@@ -25,4 +25,17 @@ constexpr int64_t peer_memory_bytes(int ranks, int64_t blocks) {
   return peer_zone_bytes(ranks, blocks) + blocks * static_cast<int64_t>(sizeof(uint32_t));
 }
 
+/// 32-bit words that one block of a hand-over carries.
+constexpr int kHopBlockWords = 512;
+
+constexpr int64_t hop_blocks(int64_t words) { return (words + kHopBlockWords - 1) / kHopBlockWords; }
+/// A landing zone: a flag beside each word.
+constexpr int64_t hop_zone_bytes(int64_t words) {
+  return hop_blocks(words) * kHopBlockWords * static_cast<int64_t>(sizeof(uint64_t));
+}
+/// What one end counts its messages in.
+constexpr int64_t hop_counter_bytes(int64_t words) {
+  return hop_blocks(words) * static_cast<int64_t>(sizeof(uint32_t));
+}
+
 }  // namespace tandem::kernels

@@ -1,4 +1,5 @@
 #include "backend/cuda_devices.h"
+#include "backend/pass_link.h"
 #include "backend/peer_exchange.h"
 #include "tandem/error.h"
 
@@ -23,6 +24,10 @@ double measure_read_bandwidth(DeviceId device) { refuse(device); }
 double measure_library_product(DeviceId device, int64_t, int64_t, int64_t) { refuse(device); }
 
 std::vector<std::unique_ptr<PeerExchange>> join_peers(std::span<const PeerMember>, int64_t) {
+  return {};
+}
+
+std::vector<std::unique_ptr<PassLink>> link_ranks(std::span<const LinkMember>, const LinkWords&) {
   return {};
 }
 

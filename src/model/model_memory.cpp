@@ -44,7 +44,10 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
   const int64_t gathered = tensor ? std::min<int64_t>(rows, RankSum::kGatheredRows) : 0;
   shapes.gathered = {shard.world_size * gathered, config.hidden_size};
   shapes.peer_memory = {
-      tensor ? peer_memory_bytes(kind, shard.world_size, gathered * config.hidden_size) : 0};
+      tensor ? peer_memory_bytes(kind, shard.world_size, gathered * config.hidden_size)
+      : shard.split == Split::kLayer
+          ? link_memory_bytes(kind, shard.world_size, link_words(config, limits, kind))
+          : 0};
   shapes.shared_rows = {shard.world_size > 1 ? kRowFields * rows : 0};
 
   const int64_t logits_rows = shard.has_head ? limits.logits_rows() : 0;
@@ -54,6 +57,18 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
   shapes.shard_logits = {tensor ? logits_rows * shard.vocab.size() : 0};
   shapes.received_logits = {tensor && shard.is_leader() ? logits_rows * share : 0};
   return shapes;
+}
+
+LinkWords link_words(const ModelConfig& config, const ModelLimits& limits, DeviceKind kind) {
+  const int64_t rows = std::min<int64_t>(limits.max_rows, RankSum::kGatheredRows);
+  const auto words = [&](int64_t columns, DType dtype) {
+    return rows * columns * static_cast<int64_t>(size_of(dtype)) /
+           static_cast<int64_t>(sizeof(uint32_t));
+  };
+  return {.rows = words(kRowFields, DType::kI32),
+          .hidden = words(config.hidden_size, DType::kF32) +
+                    words(config.hidden_size, activation_dtype(kind)) +
+                    words(NormedRows::parts(config.hidden_size), DType::kF32)};
 }
 
 uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,

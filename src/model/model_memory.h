@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "backend/pass_link.h"
 #include "model/kv_cache.h"
 #include "model/model_weights.h"
 #include "model/shard.h"
@@ -31,12 +32,16 @@ inline constexpr int kRowFields = 4;
 /// Shapes of a Transformer's work buffers; those that a shard does not need have no elements.
 struct BufferShapes {
   Shape hidden, normed, squares, qkv, mixed, gated, angles, projected,
-      shared_rows;              ///< activations
-  Shape gathered, peer_memory;  ///< activations too: what RankSum works with
+      shared_rows;    ///< activations
+  Shape gathered;     ///< activations too: what RankSum works with
+  Shape peer_memory;  ///< and what RankSum or PassLink does between GPUs
   Shape logits, shard_logits, received_logits;
 };
 BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
                            const ModelLimits& limits, DeviceKind kind);
+
+/// The largest messages of a layer split that go through a PassLink.
+LinkWords link_words(const ModelConfig& config, const ModelLimits& limits, DeviceKind kind);
 
 /// Bytes of a Transformer's arenas besides the weights (`weights_bytes` in model_weights.h). What
 /// these functions say is what is allocated, byte for byte.

@@ -234,6 +234,7 @@ void ShardedModel::abort(const std::string& reason) {
   // What this process's ranks share is aborted by any of them.
   members_[leader_].rank->communicator().abort(reason);
   if (!peers_.empty()) peers_[leader_]->abort();
+  if (!links_.empty()) links_[leader_]->abort();
   if (group_ != nullptr) group_->abort(reason);
 }
 
@@ -278,7 +279,9 @@ double ShardedModel::measure_sums() {
 }
 
 std::string ShardedModel::choose_all_reduce(AllReduce wanted) {
-  if (leader().rank_sum() == nullptr || backend().device().kind == DeviceKind::kCpu) return {};
+  if (backend().device().kind == DeviceKind::kCpu) return {};
+  if (leader().shard().split == Split::kLayer) return link(wanted);
+  if (leader().rank_sum() == nullptr) return {};
   if (group_ != nullptr) {
     if (wanted == AllReduce::kPeer) {
       throw UsageError(
@@ -316,6 +319,23 @@ std::string ShardedModel::choose_all_reduce(AllReduce wanted) {
   return std::string("all-reduce: ") + (use ? "peer" : "NCCL") + ", one row takes " +
          in_microseconds(peer) + " through peer memory and " + in_microseconds(nccl) +
          " through NCCL";
+}
+
+std::string ShardedModel::link(AllReduce wanted) {
+  if (wanted == AllReduce::kNccl) return "hand-overs: NCCL, as asked for";
+  if (group_ != nullptr) return "hand-overs: NCCL, between processes";
+  const ModelConfig& config = leader().config();
+  constexpr int kWordElements = 2;  // activations that make a word
+  if (config.hidden_size % kWordElements == 0) {
+    std::vector<LinkMember> ends;
+    for (Member& member : members_) ends.push_back(member.rank->model().link_member());
+    links_ = link_ranks(ends, link_words(config, leader().limits(), backend().device().kind));
+  }
+  if (links_.empty()) {
+    return "hand-overs: NCCL, since the GPUs do not reach each other's memory";
+  }
+  for (size_t i = 0; i < members_.size(); ++i) members_[i].rank->model().use(links_[i].get());
+  return "hand-overs: through peer memory";
 }
 
 void ShardedModel::command_all(OnError on_error, const RankCommand& command,

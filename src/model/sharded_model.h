@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/pass_link.h"
 #include "comm/communicator.h"
 #include "comm/process_group.h"
 #include "model/device_worker.h"
@@ -19,9 +20,10 @@
 
 namespace tandem {
 
-/// How the small sums of a tensor split's decoding go from GPU to GPU.
+/// How what decoding sends goes from GPU to GPU: the small sums of a tensor split, the hand-overs
+/// of a layer split.
 enum class AllReduce : uint8_t {
-  kAuto,  ///< whichever is measured to be faster
+  kAuto,  ///< whichever is measured to be faster; hand-overs where possible as kPeer
   kNccl,  ///< through the communicator
   kPeer,  ///< through the devices' own memory
 };
@@ -79,7 +81,8 @@ class ShardedModel final : public LanguageModel {
   void check() const override;
   void hold(DeviceId device, const Event& until) override;
 
-  /// Decides how decode-sized sums are done; call it once, before the first pass.
+  /// Decides how decode-sized passes go from GPU to GPU: a tensor split's sums, a layer split's
+  /// hand-overs. Call it once, before the first pass.
   /// @return what was decided and why, in a line for people; empty where there is nothing to decide
   /// @throws UsageError for kPeer when the GPUs do not reach each other's memory; DeviceError
   std::string choose_all_reduce(AllReduce wanted);
@@ -123,6 +126,8 @@ class ShardedModel final : public LanguageModel {
   /// Every rank's sums go this way from now on.
   void use_peers(bool use);
   double measure_sums();
+  /// Links a layer split's ranks over peer memory. @return what was decided, for people
+  std::string link(AllReduce wanted);
   void wait_for_workers();
   /// Tells the ranks of other processes, if there are any.
   void tell(const RankCommand& command);
@@ -136,7 +141,8 @@ class ShardedModel final : public LanguageModel {
   void forget(std::span<const int32_t> passes) noexcept;
 
   std::vector<std::unique_ptr<PeerExchange>>
-      peers_;  ///< by rank; empty where there is no such thing
+      peers_;                                     ///< by rank; empty where there is no such thing
+  std::vector<std::unique_ptr<PassLink>> links_;  ///< likewise
   std::vector<Member> members_;
   size_t leader_ = 0;  ///< among the members; of ranks that serve: the one that `serve` drives
   std::shared_ptr<ProcessGroup> group_;  ///< null where all ranks are here

@@ -1,5 +1,6 @@
 #include "model/transformer.h"
 
+#include <array>
 #include <utility>
 
 #include "tandem/error.h"
@@ -82,9 +83,9 @@ void Transformer::allocate_buffers() {
   buffers_.angles = activations_arena_.take(DType::kF32, shapes.angles);
   buffers_.projected = activations_arena_.take(DType::kF32, shapes.projected);
   const TensorView gathered = activations_arena_.take(DType::kF32, shapes.gathered);
-  const TensorView peer_memory = activations_arena_.take(DType::kU8, shapes.peer_memory);
+  peer_memory_ = activations_arena_.take(DType::kU8, shapes.peer_memory);
   if (shard_.split == Split::kTensor) {
-    rank_sum_.emplace(backend_, *communicator_, gathered, peer_memory);
+    rank_sum_.emplace(backend_, *communicator_, gathered, peer_memory_);
   }
   shared_rows_ = activations_arena_.take(DType::kI32, shapes.shared_rows);
   logits_ = logits_arena_.take(DType::kF32, shapes.logits);
@@ -201,6 +202,10 @@ void Transformer::add_projection(TensorView x, const WeightView& weight,
 void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
   if (!shard_.has_embedding) {
     const int before = shard_.rank - 1;
+    if (is_linked(rows.count)) {
+      link_->receive_hidden(std::array{b.hidden, b.normed.values, b.normed.squares}, stream);
+      return;
+    }
     communicator_->recv(b.hidden, before, stream);
     communicator_->recv(b.normed.values, before, stream);
     communicator_->recv(b.normed.squares, before, stream);
@@ -218,6 +223,10 @@ void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
 
 void Transformer::hand_on(const Buffers& b, Stream& stream) {
   // With the norm that the last layer carried along: made anew, it would be rounded otherwise.
+  if (is_linked(b.hidden.dim(0))) {
+    link_->send_hidden(std::array{b.hidden, b.normed.values, b.normed.squares}, stream);
+    return;
+  }
   const int next = shard_.rank + 1;
   communicator_->send(b.hidden, next, stream);
   communicator_->send(b.normed.values, next, stream);
@@ -268,6 +277,18 @@ Rows Transformer::share_rows(const Rows& given, Stream& stream) {
   const int64_t count = given.count;
   Rows shared{given.count, shared_rows_.rows(0, count), shared_rows_.rows(count, count),
               shared_rows_.rows(2 * count, count), shared_rows_.rows(3 * count, count)};
+  const TensorView values = shared_rows_.rows(0, kRowFields * count);
+  if (is_linked(count)) {
+    if (shard_.is_leader()) {
+      const auto cut = [count](const TensorView& field) { return field.rows(0, count); };
+      link_->share_rows(std::array{cut(given.tokens), cut(given.positions), cut(given.slots),
+                                   cut(given.sequences)},
+                        values, stream);
+    } else {
+      link_->receive_rows(values, stream);
+    }
+    return shared;
+  }
   if (shard_.is_leader()) {
     const auto bytes = static_cast<size_t>(count) * sizeof(int32_t);
     backend_.copy(shared.tokens.data(), given.tokens.data(), bytes, stream);
@@ -275,7 +296,6 @@ Rows Transformer::share_rows(const Rows& given, Stream& stream) {
     backend_.copy(shared.slots.data(), given.slots.data(), bytes, stream);
     backend_.copy(shared.sequences.data(), given.sequences.data(), bytes, stream);
   }
-  const TensorView values = shared_rows_.rows(0, kRowFields * count);
   if (rank_sum_) {
     rank_sum_->broadcast(values, shard_.leader(), stream);
   } else {

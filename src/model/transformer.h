@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/pass_link.h"
 #include "comm/communicator.h"
 #include "core/memory.h"
 #include "model/kv_cache.h"
@@ -64,6 +65,10 @@ class Transformer final : public LanguageModel {
 
   /// How this rank's sums are done; null unless the split is a tensor split.
   RankSum* rank_sum() { return rank_sum_ ? &*rank_sum_ : nullptr; }
+  /// This rank's place in a link, and from here on the one that narrow passes of a layer split go
+  /// through; null: the communicator alone.
+  LinkMember link_member() { return {&backend_, peer_memory_}; }
+  void use(PassLink* link) { link_ = link; }
   /// As RankSum::measure, in the model's own buffers, between passes.
   double measure_rank_sum(Stream& stream);
 
@@ -83,6 +88,8 @@ class Transformer final : public LanguageModel {
   uint64_t logits_bytes() const { return logits_arena_.used_bytes(); }
 
  private:
+  static constexpr int64_t kLinkedRows = RankSum::kGatheredRows;
+
   /// The work buffers of a pass, cut to its rows.
   struct Buffers {
     TensorView hidden;     ///< (rows, hidden) f32, the residual stream
@@ -107,6 +114,8 @@ class Transformer final : public LanguageModel {
                       const Buffers& b, Stream& stream);
   /// Gives the next rank of a layer split what its layers begin with.
   void hand_on(const Buffers& b, Stream& stream);
+  /// Whether a pass of so many rows goes through the link.
+  bool is_linked(int64_t rows) const { return link_ != nullptr && rows <= kLinkedRows; }
   TensorView run_head(const Buffers& b, int first_row, Stream& stream);
   void gather_logits(TensorView own, Stream& stream);
 
@@ -123,6 +132,8 @@ class Transformer final : public LanguageModel {
   ModelWeights weights_;
   Buffers buffers_;
   std::optional<RankSum> rank_sum_;  ///< tensor split only
+  TensorView peer_memory_;           ///< RankSum's, or the link's
+  PassLink* link_ = nullptr;         ///< layer split only
   TensorView workspace_;             ///< what wide products work in
   TensorView shared_rows_;   ///< (4 * max_rows) i32: what the leader broadcasts; several ranks only
   TensorView shard_logits_;  ///< (logits_rows * this rank's vocabulary) f32, tensor split only

@@ -4,31 +4,13 @@
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/cuda_check.h"
+#include "backend/cuda/peer_access.h"
 #include "backend/peer_exchange.h"
 #include "kernels/collective.h"
 #include "tandem/error.h"
 
 namespace tandem {
 namespace {
-
-/// The word in mapped host memory that waiting kernels look at.
-class AbortWord {
- public:
-  explicit AbortWord(int device) : device_(device) {
-    check_cuda(cudaHostAlloc(&word_, sizeof(uint32_t), cudaHostAllocMapped | cudaHostAllocPortable),
-               "cudaHostAlloc", device);
-    *word() = 0;
-  }
-  ~AbortWord() { log_cuda(cudaFreeHost(word_), "cudaFreeHost", device_); }
-  AbortWord(const AbortWord&) = delete;
-  AbortWord& operator=(const AbortWord&) = delete;
-
-  volatile uint32_t* word() const { return static_cast<volatile uint32_t*>(word_); }
-
- private:
-  int device_;
-  void* word_ = nullptr;
-};
 
 class CudaPeerExchange final : public PeerExchange {
  public:
@@ -76,12 +58,6 @@ class CudaPeerExchange final : public PeerExchange {
   const kernels::PeerArgs args_;
 };
 
-bool can_reach(int device, int other) {
-  int can = 0;
-  check_cuda(cudaDeviceCanAccessPeer(&can, device, other), "cudaDeviceCanAccessPeer", device);
-  return can != 0;
-}
-
 bool reach_each_other(std::span<const PeerMember> members) {
   for (const PeerMember& from : members) {
     for (const PeerMember& to : members) {
@@ -90,17 +66,6 @@ bool reach_each_other(std::span<const PeerMember> members) {
     }
   }
   return true;
-}
-
-/// Lets kernels and copies of `device` reach the other's memory.
-void enable_access(int device, int other) {
-  check_cuda(cudaSetDevice(device), "cudaSetDevice", device);
-  const cudaError_t status = cudaDeviceEnablePeerAccess(other, 0);
-  if (status == cudaErrorPeerAccessAlreadyEnabled) {
-    (void)cudaGetLastError();
-    return;
-  }
-  check_cuda(status, "cudaDeviceEnablePeerAccess", device);
 }
 
 void open_to_peers(std::span<const PeerMember> members) {
@@ -145,15 +110,6 @@ std::vector<std::unique_ptr<PeerExchange>> join_peers(std::span<const PeerMember
     ++args.rank;
   }
   return ranks;
-}
-
-bool open_peers(Backend& one, Backend& other) {
-  const DeviceId a = one.device(), b = other.device();
-  if (a.kind != DeviceKind::kCuda || b.kind != DeviceKind::kCuda || a == b) return true;
-  if (!can_reach(a.index, b.index) || !can_reach(b.index, a.index)) return false;
-  enable_access(a.index, b.index);
-  enable_access(b.index, a.index);
-  return true;
 }
 
 }  // namespace tandem
