@@ -42,8 +42,8 @@ std::string draft_place_reason(const PlanRequest& request, const Plan& plan,
   }
   if (!plan.draft_is_apart()) {
     if (request.devices.size() == 1) return "the only device";
-    return "chosen, since logits appear there: draft and main model take turns, so elsewhere a "
-           "round would read as much and send up to " +
+    return "chosen, since logits appear there: elsewhere a round would read as much and send up "
+           "to " +
            crossing + " besides";
   }
   const PlanAttempt beside = beside_leader(request, plan, history);

@@ -125,11 +125,16 @@ TEST_CASE("Over GPUs, a layer split gives one GPU's bits") {
     const ModelConfig config = ModelConfig::from_folder(kMain);
     const auto backend = gpu(0);
     const auto alone = single(kMain, *backend);
-    Split split(config, layers(config, ranks), AllReduce::kAuto);
-    const auto ours = logits_of(*split.model), theirs = logits_of(*alone);
-    for (size_t i = 0; i < ours.size(); ++i) CHECK(same_bits(ours[i], theirs[i]));
-    SpeculativeDecoder decoder(*split.model, nullptr, 0), expected(*alone, nullptr, 0);
-    CHECK(decode(decoder, {}, 200) == decode(expected, {}, 200));
+    const auto theirs = logits_of(*alone);
+    SpeculativeDecoder expected(*alone, nullptr, 0);
+    for (const AllReduce way : {AllReduce::kNccl, AllReduce::kAuto}) {
+      Split split(config, layers(config, ranks), way);
+      CAPTURE(ranks, split.sums);
+      const auto ours = logits_of(*split.model);
+      for (size_t i = 0; i < ours.size(); ++i) CHECK(same_bits(ours[i], theirs[i]));
+      SpeculativeDecoder decoder(*split.model, nullptr, 0);
+      CHECK(decode(decoder, {}, 200) == decode(expected, {}, 200));
+    }
   }
 }
 
@@ -259,13 +264,15 @@ TEST_CASE("Over GPUs, ranks never disagree on sampled rounds") {
     const ModelConfig config = ModelConfig::from_folder(kMain);
     for (const Placement& placement : {layers(config, ranks), tensor_placement(config, ranks)}) {
       Split split(config, placement, AllReduce::kAuto);
-      const auto draft = single(kDraft, *split.backends[static_cast<size_t>(placement.leader())]);
-      SpeculativeDecoder decoder(
-          *split.model,
-          std::make_unique<ModelDrafter>(*draft, config.vocab_size, std::vector<uint8_t>{}),
-          kDrafts);
+      // The draft sits on each device in turn.
+      std::vector<std::unique_ptr<Transformer>> drafts;
+      std::vector<std::unique_ptr<SpeculativeDecoder>> decoders;
       std::vector<std::unique_ptr<Stream>> streams;
-      for (const auto& backend : split.backends) streams.push_back(backend->make_stream());
+      for (const auto& backend : split.backends) {
+        drafts.push_back(single(kDraft, *backend));
+        decoders.push_back(pair_of(*split.model, *drafts.back()));
+        streams.push_back(backend->make_stream());
+      }
       DecodeSettings settings;
       settings.num_speculative_tokens = kDrafts;
       settings.rule.kind = DecodeRule::Kind::kBlock;
@@ -273,6 +280,7 @@ TEST_CASE("Over GPUs, ranks never disagree on sampled rounds") {
       int rounds = 0, disagreements = 0, accepted = 0;
       for (uint64_t seed = 1; rounds < kRounds; ++seed) {
         settings.seed = seed;
+        SpeculativeDecoder& decoder = *decoders[seed % decoders.size()];
         decoder.start(some_tokens(24), settings);
         while (rounds < kRounds && decoder.remaining_positions() > kDrafts + 1) {
           const RoundResult& round = decoder.round(kDrafts + 1);
@@ -389,11 +397,13 @@ TEST_CASE("Over GPUs, kernels that wait for a rank's memory give up when told to
 TEST_CASE("Over GPUs, an aborted group fails at once and lets go") {
   for (const int ranks : rank_counts()) {
     const ModelConfig config = ModelConfig::from_folder(kMain);
-    Split split(config, tensor_placement(config, ranks), AllReduce::kAuto);
-    SpeculativeDecoder decoder(*split.model, nullptr, 0);
-    CHECK(decode(decoder, {}, 20).size() == 20);
-    split.model->abort("the test wants it");
-    CHECK_THROWS_WITH(decode(decoder, {}, 20), ContainsText("the test wants it"));
+    for (const Placement& placement : {layers(config, ranks), tensor_placement(config, ranks)}) {
+      Split split(config, placement, AllReduce::kAuto);
+      SpeculativeDecoder decoder(*split.model, nullptr, 0);
+      CHECK(decode(decoder, {}, 20).size() == 20);
+      split.model->abort("the test wants it");
+      CHECK_THROWS_WITH(decode(decoder, {}, 20), ContainsText("the test wants it"));
+    }
   }
 }
 
