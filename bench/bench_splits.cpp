@@ -1,4 +1,5 @@
-// bench_splits: plain decoding of a model's shape on one GPU and split over several.
+// bench_splits: plain decoding of a model's shape on one GPU and split over several. Each GPU takes
+// a turn alone: they differ by a percent or two.
 //
 //   bench_splits FOLDER [NUMBER OF GPUS] [OUT.jsonl]
 //
@@ -120,13 +121,16 @@ struct Bench {
   std::vector<uint16_t> numbers;
   std::FILE* out = nullptr;
   Transformer::Options options;
+  Result first;  ///< of cuda:0 alone
 
-  Result alone() {
-    const auto backend = make_backend(parse_device("cuda:0"));
+  Result alone(int gpu) {
+    const std::string device = "cuda:" + std::to_string(gpu);
+    const auto backend = make_backend(parse_device(device));
     RandomSource source(config, numbers);
     Transformer model(config, ModelShard::whole(config), source, *backend, options);
     const Result result = decode(model);
-    report("one GPU", 1, result, result, "");
+    if (gpu == 0) first = result;
+    report(device.c_str(), 1, result, first, "");
     return result;
   }
 
@@ -173,11 +177,13 @@ void run(const char* folder, int gpus, const char* path) {
   bench.out = path == nullptr ? nullptr : std::fopen(path, "w");
   bench.options.limits = {
       .max_positions = kContext, .max_rows = kMaxRows, .max_logits_rows = RankSum::kGatheredRows};
-  const Result alone = bench.alone();
+  const Result alone = bench.alone(0);
+  for (int gpu = 1; gpu < gpus; ++gpu) bench.alone(gpu);
   const Placement tensor = tensor_placement(bench.config, gpus);
   const Placement layer =
       layer_placement(bench.config, share_evenly(bench.config.num_layers, gpus, 1));
-  bench.split("layer split", layer, AllReduce::kAuto, alone);
+  bench.split("layer split, auto", layer, AllReduce::kAuto, alone);
+  bench.split("layer split, nccl", layer, AllReduce::kNccl, alone);
   bench.split("tensor split, auto", tensor, AllReduce::kAuto, alone);
   bench.split("tensor split, nccl", tensor, AllReduce::kNccl, alone);
   if (bench.out != nullptr) std::fclose(bench.out);
