@@ -122,6 +122,19 @@ class PairLoader {
     }
   }
 
+  /// Two processes that load onto one GPU would both count its memory as theirs.
+  void require_draft_apart_from_others() const {
+    if (group_ == nullptr || !plan_.draft) return;
+    const DeviceId draft = request_.plan.devices[plan_.draft->devices.front()].id;
+    if (draft.kind == DeviceKind::kCpu) return;
+    for (const size_t device : plan_.main.devices) {
+      if (process_of_[device] == 0 || request_.plan.devices[device].id != draft) continue;
+      throw ConfigError(config_.source + ": \"draft.device\" is \"" + to_string(draft) +
+                        "\", which " + group_->name_of(process_of_[device]) +
+                        " drives; name one of rank 0's, or one that no other process drives");
+    }
+  }
+
   /// Before anything is loaded: a table that cannot be read should not cost a load.
   void read_costs() {
     if (!speculation_.cost_table || request_.max_drafts == 0) return;
@@ -192,6 +205,7 @@ class PairLoader {
       if (plan_.memory.shortfall) {
         throw MemoryError(config_.source + ": " + plan_.memory.shortfall->message);
       }
+      require_draft_apart_from_others();
       std::vector<DeviceBytes> taken;
       for (size_t device = 0; device < plan_.memory.devices.size(); ++device) {
         if (!is_here(device)) continue;

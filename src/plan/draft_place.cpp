@@ -31,7 +31,7 @@ uint64_t draft_crossing_bytes(const PlanRequest& request) {
 
 std::string draft_place_reason(const PlanRequest& request, const Plan& plan,
                                const OverheadHistory& history) {
-  const auto name = [&](size_t device) { return to_string(request.devices[device].id); };
+  const auto name = [&](size_t device) { return request.devices[device].name(); };
   const std::string crossing = format_size(draft_crossing_bytes(request));
   const std::string leader = name(plan.leader_device());
   const std::string across = "a round sends up to " + crossing + " between " +
