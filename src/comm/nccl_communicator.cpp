@@ -19,7 +19,7 @@ namespace tandem {
 namespace {
 
 /// How long a destructor waits for an aborted group to be taken down.
-constexpr std::chrono::seconds kTakeDownLimit{10};
+constexpr std::chrono::seconds kTakeDownLimit{3};
 
 static_assert(sizeof(ncclUniqueId) == sizeof(NcclId));
 
