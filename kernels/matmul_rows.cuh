@@ -66,10 +66,9 @@ __device__ __forceinline__ float load_residual(const MatmulArgs& args, int panel
 /// One finished sum of products to its place. The 16 outputs of a panel are neighbouring lanes.
 template <Packed kFormat>
 __device__ __forceinline__ void finish_sum(const MatmulArgs& args, int panel, int row, int output,
-                                           float sum, float residual, const float* factors) {
-  if constexpr (kFormat == Packed::kFp8) {
-    sum *= args.scales[static_cast<int64_t>(panel) * kPanelOutputs + output] * kTwoTo60;
-  }
+                                           float sum, float scale, float residual,
+                                           const float* factors) {
+  if constexpr (kFormat == Packed::kFp8) sum *= scale * kTwoTo60;
   const bool is_row = row < args.rows;
   if (args.squares != nullptr && is_row) sum *= factors[row];
   const bool gate = args.epilogue == MatmulEpilogue::kSiluGate;
@@ -97,6 +96,71 @@ __device__ __forceinline__ void finish_sum(const MatmulArgs& args, int panel, in
     squares += __shfl_xor_sync(0xffffffffu, squares, offset);
   }
   if (output == 0 && is_row) args.squares_out[row * args.panel_count + panel] = squares;
+}
+
+/// sums[b] += the products of block b: 16 outputs, the rows and 64 inputs; the blocks in turn.
+template <Packed kFormat, int kPanels, int kChunks, int kRowTiles>
+__device__ __forceinline__ void multiply_tiles(const WeightBlock<kFormat>* weights,
+                                               float (*sums)[kRowTiles][4],
+                                               const uint4 (*inputs)[kRowTiles][2]) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+#pragma unroll
+    for (int b = 0; b < kPanels * kChunks; ++b) {
+      uint32_t a[4];
+      weights[b].tile(j, a);
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n) {
+        const uint4& x = inputs[b / kPanels][n][j / 2];
+        multiply<kFormat>(sums[b][n], a, j % 2 == 0 ? x.x : x.z, j % 2 == 0 ? x.y : x.w);
+      }
+    }
+  }
+}
+
+/// sums += the products of this warp's blocks of kPanels panels, `pitch` bytes apart, and of
+/// kChunks chunks of each. A panel's chunks are added in ascending order.
+template <Packed kFormat, int kPanels, int kChunks, int kRowTiles>
+__device__ __forceinline__ void multiply_blocks(const unsigned char* data, int pitch,
+                                                float (*sums)[kRowTiles][4],
+                                                const uint4 (*inputs)[kRowTiles][2],
+                                                const float2 (*offsets)[kRowTiles], int lane) {
+  constexpr int kBlocks = kPanels * kChunks;
+  WeightBlock<kFormat> weights[kBlocks];
+#pragma unroll
+  for (int b = 0; b < kBlocks; ++b) {
+    weights[b].load(data + b % kPanels * pitch + b / kPanels * chunk_bytes(kFormat), lane);
+  }
+  if constexpr (kFormat == Packed::kInt4) {
+    float parts[kBlocks][kRowTiles][4];
+#pragma unroll
+    for (int b = 0; b < kBlocks; ++b) {
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n) {
+        const float2 start = offsets[b / kPanels][n];
+        parts[b][n][0] = parts[b][n][2] = start.x;
+        parts[b][n][1] = parts[b][n][3] = start.y;
+      }
+    }
+    multiply_tiles<kFormat, kPanels, kChunks, kRowTiles>(weights, parts, inputs);
+#pragma unroll
+    for (int b = 0; b < kBlocks; ++b) {
+      const float low = weights[b].low(), high = weights[b].high();
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n) {
+        float* sum = sums[b % kPanels][n];
+        sum[0] = fmaf(parts[b][n][0], low, sum[0]);
+        sum[1] = fmaf(parts[b][n][1], low, sum[1]);
+        sum[2] = fmaf(parts[b][n][2], high, sum[2]);
+        sum[3] = fmaf(parts[b][n][3], high, sum[3]);
+      }
+    }
+  } else {
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      multiply_tiles<kFormat, kPanels, 1, kRowTiles>(weights + c * kPanels, sums, inputs + c);
+    }
+  }
 }
 
 /// @tparam kPanels panels of a stage; with fewer than fit, no block has more of them in all
@@ -209,11 +273,17 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
     const int count = groups.begin(group + 1) - first;
     float sums[kGroup][kRowTiles][4] = {};
     // What the sums are added to comes while they are formed.
-    float residuals[kRounds];
+    float residuals[kRounds], scales[kRounds];
 #pragma unroll
     for (int p = 0; p < kGroup; p += kSlices) {
-      residuals[p / kSlices] =
-          p + slice < count ? load_residual(args, first + p + slice, row, output) : 0.0f;
+      const int panel = first + p + slice;
+      const bool is_panel = p + slice < count;
+      residuals[p / kSlices] = is_panel ? load_residual(args, panel, row, output) : 0.0f;
+      if constexpr (kFormat == Packed::kFp8) {
+        scales[p / kSlices] = is_panel ? args.scales[panel * kPanelOutputs + output] : 0.0f;
+      } else {
+        scales[p / kSlices] = 1.0f;
+      }
     }
     for (int block = 0; block < blocks; block += kDepth * kWarps) {
 #pragma unroll
@@ -227,27 +297,33 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
                 if (block + (first_chunk + at) * kWarps < blocks) take_inputs(at);
               });
             }
-            const auto multiply_panels = [&](auto from, auto number) {
+            // Chunks at … at + chunks - 1 of the panels from … from + number - 1. What is loaded
+            // and what is multiplied stand apart, so that the products do not wait for each other.
+            const auto multiply_chunks = [&](auto at, auto chunks) {
+              for_panels<kPanels>(count - p, [&](auto from, auto number) {
+                // Blocks at once: as many as registers hold.
+                constexpr int kMost = kRowTiles == 1 ? kPanels : 2;
+                constexpr int kAtOnce = number < kMost ? number : kMost;
 #pragma unroll
-              for (int q = from; q < from + number; ++q) {
-                for_each<kTogether>([&](auto at) {
-                  // Behind the last input the stage holds old bytes.
-                  if (block + (first_chunk + at) * kWarps + warp >= blocks) return;
-                  const unsigned char* data = stage + q * Ring<kFormat, kPanels>::kPanelBytes +
-                                              (first_chunk + at) * chunk_bytes(kFormat);
-                  const WeightBlock<kFormat> weights(data, lane);
-                  uint32_t a[4][4];
-#pragma unroll
-                  for (int j = 0; j < 4; ++j) weights.tile(j, a[j]);
-#pragma unroll
-                  for (int n = 0; n < kRowTiles; ++n) {
-                    multiply_block<kFormat>(sums[p + q][n], a, inputs[at][n], offsets[at][n], data,
-                                            g);
-                  }
-                });
-              }
+                for (int q = from; q < from + number; q += kAtOnce) {
+                  const unsigned char* const data = stage +
+                                                    q * Ring<kFormat, kPanels>::kPanelBytes +
+                                                    (first_chunk + at) * chunk_bytes(kFormat);
+                  multiply_blocks<kFormat, kAtOnce, chunks, kRowTiles>(
+                      data, Ring<kFormat, kPanels>::kPanelBytes, &sums[p + q], &inputs[at],
+                      &offsets[at], lane);
+                }
+              });
             };
-            for_panels<kPanels>(count - p, multiply_panels);
+            // Behind the last input the stage holds old bytes.
+            const int blocks_left = blocks - (block + first_chunk * kWarps + warp);
+            if (blocks_left > (kTogether - 1) * kWarps) {
+              multiply_chunks(Constant<0>(), Constant<kTogether>());
+            } else if constexpr (kTogether > 1) {
+              for_each<kTogether>([&](auto at) {
+                if (blocks_left > at * kWarps) multiply_chunks(at, Constant<1>());
+              });
+            }
           }
           ring.pop();
         }
@@ -276,8 +352,8 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
           float sum = from[0];
 #pragma unroll
           for (int w = 1; w < kWarps; ++w) sum += from[w * kPanelFloats];
-          finish_sum<kFormat>(args, first + p + slice, row, output, sum, residuals[p / kSlices],
-                              factors);
+          finish_sum<kFormat>(args, first + p + slice, row, output, sum, scales[p / kSlices],
+                              residuals[p / kSlices], factors);
         }
       }
     }

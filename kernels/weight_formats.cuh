@@ -11,12 +11,19 @@ namespace tandem::kernels {
 template <Packed kFormat>
 struct WeightBlock {
   static_assert(kFormat == Packed::kBF16 || kFormat == Packed::kF16);
-  const unsigned char* data;
-  __device__ __forceinline__ WeightBlock(const unsigned char* block, int lane)
-      : data(block + lane * 16) {}
+  uint4 tiles[4];
+  WeightBlock() = default;
+  __device__ __forceinline__ WeightBlock(const unsigned char* block, int lane) {
+    load(block, lane);
+  }
+  __device__ __forceinline__ void load(const unsigned char* block, int lane) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      tiles[j] = *reinterpret_cast<const uint4*>(block + j * 512 + lane * 16);
+    }
+  }
   __device__ __forceinline__ void tile(int j, uint32_t (&a)[4]) const {
-    const uint4 words = *reinterpret_cast<const uint4*>(data + j * 512);
-    a[0] = words.x, a[1] = words.y, a[2] = words.z, a[3] = words.w;
+    a[0] = tiles[j].x, a[1] = tiles[j].y, a[2] = tiles[j].z, a[3] = tiles[j].w;
   }
 };
 
@@ -35,9 +42,14 @@ constexpr float kTwoTo60 = 0x1p60f;
 template <>
 struct WeightBlock<Packed::kFp8> {
   uint4 halves[2];
-  __device__ __forceinline__ WeightBlock(const unsigned char* block, int lane)
-      : halves{*reinterpret_cast<const uint4*>(block + lane * 16),
-               *reinterpret_cast<const uint4*>(block + 512 + lane * 16)} {}
+  WeightBlock() = default;
+  __device__ __forceinline__ WeightBlock(const unsigned char* block, int lane) {
+    load(block, lane);
+  }
+  __device__ __forceinline__ void load(const unsigned char* block, int lane) {
+    halves[0] = *reinterpret_cast<const uint4*>(block + lane * 16);
+    halves[1] = *reinterpret_cast<const uint4*>(block + 512 + lane * 16);
+  }
   __device__ __forceinline__ void tile(int j, uint32_t (&a)[4]) const {
     const uint4& half = halves[j / 2];
     unpack_fp8(j % 2 == 0 ? half.x : half.z, a[0], a[1]);
@@ -45,11 +57,33 @@ struct WeightBlock<Packed::kFp8> {
   }
 };
 
+constexpr float kInt4Bias = 136.0f;
+
+/// The scale of one of a 4-bit block's 16 outputs.
+__device__ __forceinline__ float int4_scale(const unsigned char* block, int output) {
+  const auto* scales = reinterpret_cast<const uint16_t*>(block + kPanelOutputs * kBlockInputs / 2);
+  return __uint_as_float(static_cast<uint32_t>(scales[output]) << 16);
+}
+
 template <>
 struct WeightBlock<Packed::kInt4> {
   uint4 words;
-  __device__ __forceinline__ WeightBlock(const unsigned char* block, int lane)
-      : words(*reinterpret_cast<const uint4*>(block + lane * 16)) {}
+  uint16_t scales[2];  ///< bfloat16, of this lane's outputs g and g + 8
+  WeightBlock() = default;
+  __device__ __forceinline__ WeightBlock(const unsigned char* block, int lane) {
+    load(block, lane);
+  }
+  __device__ __forceinline__ void load(const unsigned char* block, int lane) {
+    words = *reinterpret_cast<const uint4*>(block + lane * 16);
+    const auto* all = reinterpret_cast<const uint16_t*>(block + kPanelOutputs * kBlockInputs / 2);
+    scales[0] = all[lane / 4], scales[1] = all[lane / 4 + 8];
+  }
+  __device__ __forceinline__ float low() const {
+    return __uint_as_float(static_cast<uint32_t>(scales[0]) << 16);
+  }
+  __device__ __forceinline__ float high() const {
+    return __uint_as_float(static_cast<uint32_t>(scales[1]) << 16);
+  }
   /// Codes 0 … 15 stand for -8 … 7; a code in the fraction of 128 makes 128 + code, so that every
   /// weight is kInt4Bias too large.
   __device__ __forceinline__ void tile(int j, uint32_t (&a)[4]) const {
@@ -62,14 +96,6 @@ struct WeightBlock<Packed::kInt4> {
     for (int i = 0; i < 4; ++i) a[i] = and_or(word >> (4 * i), kNibbles, k128);
   }
 };
-constexpr float kInt4Bias = 136.0f;
-
-/// The scale of one of a 4-bit block's 16 outputs.
-__device__ __forceinline__ float int4_scale(const unsigned char* block, int output) {
-  const auto* scales = reinterpret_cast<const uint16_t*>(block + kPanelOutputs * kBlockInputs / 2);
-  return __uint_as_float(static_cast<uint32_t>(scales[output]) << 16);
-}
-
 /// One weight of a panel, for lookups. The scale of fp8 is the caller's.
 template <Packed kFormat>
 __device__ __forceinline__ float weight_at(const unsigned char* panel, int output, int64_t input) {
