@@ -65,12 +65,18 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
       "r"(parity)
       : "memory");
 }
+/// What is read once and should push nothing else out of L2.
+__device__ __forceinline__ uint64_t evict_first_policy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
 __device__ __forceinline__ void bulk_copy(uint32_t shared, const void* global, int bytes,
-                                          uint32_t barrier) {
+                                          uint32_t barrier, uint64_t policy) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(shared),
-      "l"(global), "r"(bytes), "r"(barrier)
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1], %2, [%3], %4;" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }
 
@@ -180,6 +186,7 @@ class Ring {
   __device__ __forceinline__ void copy_all() {
 #if __CUDA_ARCH__ >= 900
     if (lane_ != 0) return;
+    const uint64_t policy = evict_first_policy();
     for (uint32_t parity = 1; !walk_.done(); walk_.next()) {
       barrier_wait(empty(stage_), parity);
       const uint32_t barrier = full_ + stage_ * 8;
@@ -187,7 +194,7 @@ class Ring {
       const int panels = walk_.panels(), bytes = walk_.blocks() * kBlockBytes;
       barrier_expect(barrier, panels * bytes);
       for (int q = 0; q < panels; ++q) {
-        bulk_copy(to + q * kPanelBytes, walk_.chunk(q), bytes, barrier);
+        bulk_copy(to + q * kPanelBytes, walk_.chunk(q), bytes, barrier, policy);
       }
       if (++stage_ == kStages) stage_ = 0, parity ^= 1;
     }
