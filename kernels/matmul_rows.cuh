@@ -17,11 +17,45 @@ namespace tandem::kernels {
 // lane fetches its share of the rows' inputs some chunks ahead from L2; it serves a group of
 // panels. Before compute capability 9.0 each warp copies its own share of the ring. Sums: tensor
 // cores along a warp's inputs, then the warps in ascending order; so a row's bits depend on the
-// shape alone, never on the other rows.
+// shape alone, never on the other rows. A last warp forms the factors of an RMS norm in front of
+// the matmul meanwhile; they are needed at the end.
 
 /// Meeting of the warps that multiply.
 __device__ __forceinline__ void sync_multipliers() {
   asm volatile("bar.sync 1, %0;" ::"n"(kWarps * kWarpLanes) : "memory");
+}
+
+/// Where the rows' 1 / RMS stand in shared memory.
+__device__ __forceinline__ float* factors_of(unsigned char* shared, Packed format) {
+  return reinterpret_cast<float*>(shared + ring_bytes(format) + kReduceBytes + kInputBytes);
+}
+/// A warp's work: the others read the factors behind wait_for_factors.
+__device__ __forceinline__ void form_factors(const MatmulArgs& args, float* factors, int lane) {
+  const int parts = static_cast<int>(panels_of(args.cols));
+  constexpr int kRowsAtOnce = 4;
+  for (int first = 0; first < args.rows; first += kRowsAtOnce) {
+    float sums[kRowsAtOnce] = {};
+    const float* const squares = args.squares + static_cast<int64_t>(first) * parts;
+#pragma unroll 8
+    for (int part = lane; part < parts; part += kWarpLanes) {
+#pragma unroll
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        if (first + i < args.rows) sums[i] += __ldcg(squares + i * parts + part);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kRowsAtOnce; ++i) {
+      const float sum = warp_sum(sums[i]);
+      if (lane == 0 && first + i < args.rows) {
+        factors[first + i] = 1.0f / sqrtf(sum / static_cast<float>(args.cols) + args.eps);
+      }
+    }
+  }
+  __syncwarp();
+  asm volatile("bar.arrive 2, %0;" ::"n"((kWarps + 1) * kWarpLanes) : "memory");
+}
+__device__ __forceinline__ void wait_for_factors() {
+  asm volatile("bar.sync 2, %0;" ::"n"((kWarps + 1) * kWarpLanes) : "memory");
 }
 
 template <int kValue>
@@ -186,6 +220,11 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
     return;
   }
   wait_for_earlier_work();
+  if (warp == kWarps + 1) {
+    if (args.squares != nullptr && groups.count > 0)
+      form_factors(args, factors_of(shared, kFormat), lane);
+    return;
+  }
 
   // inputs[n][h]: row 8 n + g, inputs 32 h + 8 t … + 7 of the warp's current 64
   const uint16_t* x[kRowTiles];
@@ -249,17 +288,7 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
 #endif
 
   auto* reduce = reinterpret_cast<float*>(shared + ring_bytes(kFormat));
-  float* factors = reduce + (kReduceBytes + kInputBytes) / 4;
-  if (args.squares != nullptr) {
-    const int parts = static_cast<int>(panels_of(args.cols));
-    for (int row = warp; row < args.rows; row += kWarps) {
-      const float* squares = args.squares + static_cast<int64_t>(row) * parts;
-      float sum = 0;
-      for (int part = lane; part < parts; part += kWarpLanes) sum += __ldcg(squares + part);
-      sum = warp_sum(sum);
-      if (lane == 0) factors[row] = 1.0f / sqrtf(sum / static_cast<float>(args.cols) + args.eps);
-    }
-  }
+  const float* const factors = factors_of(shared, kFormat);
   // Thread (slice, row, output) adds up the warps' sums of one of the panels of a round.
   constexpr int kPanelFloats = kRows * kReducePitch;
   constexpr int kSlices = kWarps * kWarpLanes / (kRows * kPanelOutputs);
@@ -330,6 +359,7 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
       }
     }
 
+    if (group == 0 && args.squares != nullptr) wait_for_factors();
 #pragma unroll
     for (int p = 0; p < kGroup; p += kSlices) {
       if (p < count) {

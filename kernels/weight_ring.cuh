@@ -8,7 +8,8 @@ namespace tandem::kernels {
 // order, and the ring between the copies and the warps that multiply.
 
 constexpr int kWarps = 8;
-constexpr int kRowsThreads = (kWarps + 1) * kWarpLanes;
+/// The warps that multiply, one that copies and one for the norm in front.
+constexpr int kRowsThreads = (kWarps + 2) * kWarpLanes;
 constexpr int kBlocksPerMultiprocessor = 2;
 /// Stages of the ring: as many as shared memory holds twice.
 constexpr int kManyStages = 4, kFewStages = 2;
