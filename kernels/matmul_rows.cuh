@@ -392,8 +392,9 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
 
 template <Packed kFormat>
 cudaError_t launch_matmul_rows(const MatmulArgs& args, Launch launch) {
-  const int blocks = static_cast<int>(
-      args.panel_count < launch.multiprocessors ? args.panel_count : launch.multiprocessors);
+  // One for each multiprocessor even where there are fewer panels: an empty place would be taken by
+  // a second block of the next matmul, which another multiprocessor then lacks.
+  const int blocks = launch.multiprocessors;
   const int bytes = shared_bytes(kFormat, stages_of(launch.capability));
   const auto run = [&](void (*kernel)(MatmulArgs)) {
     const cudaError_t error =
