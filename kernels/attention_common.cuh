@@ -37,13 +37,17 @@ cudaError_t launch_between_matmuls(void (*kernel)(Params...), dim3 grid, dim3 bl
   return launch_kernel(kernel, grid, block, shared_bytes, launch, args...);
 }
 
-/// Element offset of a slot's key or value of one kv head.
+/// Row of a slot's key or value of one kv head, in the cache as (rows, head_dim).
+__device__ __forceinline__ int cache_row(const CacheArgs& cache, int sequence, int kv_head,
+                                         int slot) {
+  const int page =
+      cache.page_table[static_cast<int64_t>(sequence) * cache.max_pages + slot / cache.page_tokens];
+  return (page * cache.kv_heads + kv_head) * cache.page_tokens + slot % cache.page_tokens;
+}
+/// … and the offset of its first element.
 __device__ __forceinline__ int64_t cache_offset(const CacheArgs& cache, int sequence, int kv_head,
                                                 int slot) {
-  const int64_t page =
-      cache.page_table[static_cast<int64_t>(sequence) * cache.max_pages + slot / cache.page_tokens];
-  return ((page * cache.kv_heads + kv_head) * cache.page_tokens + slot % cache.page_tokens) *
-         cache.head_dim;
+  return static_cast<int64_t>(cache_row(cache, sequence, kv_head, slot)) * cache.head_dim;
 }
 
 /// Four 8x8 matrices of 16-bit elements from shared memory, transposed: lane l names a row.

@@ -5,113 +5,308 @@ namespace {
 
 // Attention of up to 16 rows over the paged cache (split over the sequence as in Flash-Decoding).
 // Bound: the keys and values once for every 16 query vectors of a kv head.
-// Work: a block takes one kv head, 16 query vectors (row by row, the heads of the group inside) and
-// parts of kAttentionPart slots in turn; its four warps take 32 slots each. A part's sums go to
-// `partials`, and a second kernel adds the parts of a row in ascending order. A query vector's
-// arithmetic depends on its own slots alone: other rows of the tile never touch it.
+// Work: an item is one kv head, a tile of 16 query vectors (row by row, the heads of the group
+// inside) and a part of kAttentionPart slots, of which four warps take 32 each; blocks take items
+// in turn. A part's sums go to `partials`; the block that finishes a tile's last item adds up the
+// parts of its rows, in ascending order. A query vector's arithmetic depends on its own slots
+// alone: other rows of the tile never touch it.
+//
+// There is a block for each multiprocessor, and no two fit beside a block of the matmul in front.
+// So each multiprocessor holds one when the next matmul's blocks start, which then find one place
+// on each.
 
 constexpr int kPartWarps = 4;
 constexpr int kWarpSlots = kAttentionPart / kPartWarps;
 constexpr int kTileRows = 16;
+constexpr int kMostItemsPerBlock = 4;  // beyond, multiprocessors hold several blocks
+constexpr int kSharedBytes = 64 << 10;
 constexpr uint32_t kAllLanes = 0xffffffffu;
+/// Few enough registers for a place beside a matmul's block.
+constexpr int most_blocks_by_registers(int head_dim) { return head_dim > 128 ? 1 : 3; }
 
 __host__ __device__ constexpr int parts_of(int slots) {
   return (slots + kAttentionPart - 1) / kAttentionPart;
 }
 
-/// Partial sums: weighted values (vectors, parts, head_dim), then maximum and weight sum.
+/// Counts of finished items by tile, which are zero between launches; then partial sums: weighted
+/// values (vectors, parts, head_dim), maximum and weight sum.
 struct Partials {
+  int* finished;
   float* values;
   float2* scales;
   int parts;
   __host__ __device__ Partials(const AttentionArgs& args)
-      : values(args.partials), parts(parts_of(args.cache.max_pages * args.cache.page_tokens)) {
+      : finished(reinterpret_cast<int*>(args.partials)),
+        values(args.partials + kMostAttentionHeads),
+        parts(parts_of(args.cache.max_pages * args.cache.page_tokens)) {
     scales = reinterpret_cast<float2*>(values + static_cast<int64_t>(args.rows) * args.heads *
                                                     parts * args.cache.head_dim);
   }
 };
 
-template <int kHeadDim>
-__global__ __launch_bounds__(kPartWarps* kWarpLanes) void attention_part_kernel(
-    const __grid_constant__ AttentionArgs args) {
+/// Adds up the parts of a warp's vectors, in ascending order.
+/// @param vectors row * heads + head
+/// @param parts   of each vector; 0 leaves it alone
+template <int kHeadDim, int kVectors>
+__device__ __forceinline__ void combine_parts(const AttentionArgs& args, const Partials& partials,
+                                              const int (&vectors)[kVectors],
+                                              const int (&parts)[kVectors], int most_parts,
+                                              int lane) {
+  constexpr int kMine = kHeadDim / kWarpLanes;
+  constexpr int kAtOnce = kHeadDim > 64 ? 2 : 4;
+  float top[kVectors];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    top[v] = -INFINITY;
+    for (int part = lane; part < parts[v]; part += kWarpLanes) {
+      top[v] =
+          fmaxf(top[v], __ldcg(&partials.scales[int64_t{vectors[v]} * partials.parts + part].x));
+    }
+    top[v] = warp_max(top[v]);
+  }
+  float total[kVectors] = {}, value[kVectors][kMine] = {};
+  for (int first = 0; first < most_parts; first += kAtOnce) {
+    float2 scale[kAtOnce][kVectors];
+    float loaded[kAtOnce][kVectors][kMine];
+#pragma unroll
+    for (int p = 0; p < kAtOnce; ++p) {
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        if (first + p < parts[v]) {
+          const int64_t from = int64_t{vectors[v]} * partials.parts + first + p;
+          scale[p][v] = __ldcg(partials.scales + from);
+#pragma unroll
+          for (int d = 0; d < kMine; ++d) {
+            loaded[p][v][d] = __ldcg(partials.values + from * kHeadDim + d * kWarpLanes + lane);
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int p = 0; p < kAtOnce; ++p) {
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        if (first + p < parts[v]) {
+          const float weight = exp2f(scale[p][v].x - top[v]);
+          total[v] = fmaf(weight, scale[p][v].y, total[v]);
+#pragma unroll
+          for (int d = 0; d < kMine; ++d) {
+            value[v][d] = fmaf(weight, loaded[p][v][d], value[v][d]);
+          }
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    if (parts[v] == 0) continue;
+    auto* out = static_cast<__nv_bfloat16*>(args.out) + int64_t{vectors[v]} * kHeadDim + lane;
+#pragma unroll
+    for (int d = 0; d < kMine; ++d) {
+      out[d * kWarpLanes] = __float2bfloat16_rn(value[v][d] / total[v]);
+    }
+  }
+}
+
+__device__ __forceinline__ void rotate_bf16_pairs(uint32_t& low, uint32_t& high, float2 cosines,
+                                                  float2 sines) {
+  float2 l = unpack_bf16(low), h = unpack_bf16(high);
+  rotate_pair(l.x, h.x, cosines.x, sines.x);
+  rotate_pair(l.y, h.y, cosines.y, sines.y);
+  low = pack_bf16(l.x, l.y);
+  high = pack_bf16(h.x, h.y);
+}
+
+/// A lane's share of a head's elements, 32 d + 8 t … + 7 in elements[d * kStride], rotated.
+/// @param angles the row's cosines from element 8 t on, then sines
+template <int kHeadDim, int kStride>
+__device__ __forceinline__ void rotate_share(uint4* elements, const float* angles) {
+  constexpr int kHalf = kHeadDim / 2;
+  static_assert(kHalf % 32 == 0);
+#pragma unroll
+  for (int d = 0; d < kHalf / 32; ++d) {
+    const auto* cosines = reinterpret_cast<const float4*>(angles + 32 * d);
+    const auto* sines = reinterpret_cast<const float4*>(angles + kHalf + 32 * d);
+    const float4 c0 = __ldcg(cosines), c1 = __ldcg(cosines + 1);
+    const float4 s0 = __ldcg(sines), s1 = __ldcg(sines + 1);
+    uint4& low = elements[d * kStride];
+    uint4& high = elements[(d + kHalf / 32) * kStride];
+    rotate_bf16_pairs(low.x, high.x, {c0.x, c0.y}, {s0.x, s0.y});
+    rotate_bf16_pairs(low.y, high.y, {c0.z, c0.w}, {s0.z, s0.w});
+    rotate_bf16_pairs(low.z, high.z, {c1.x, c1.y}, {s1.x, s1.y});
+    rotate_bf16_pairs(low.w, high.w, {c1.z, c1.w}, {s1.z, s1.w});
+  }
+}
+
+/// @tparam kAppends rotates q and k first and appends k and v at the rows' slots
+template <int kHeadDim, bool kAppends>
+__global__ __launch_bounds__(
+    kPartWarps* kWarpLanes,
+    most_blocks_by_registers(
+        kHeadDim)) void attention_decode_kernel(const __grid_constant__ AttentionArgs args) {
   constexpr int kPitch = kHeadDim + 8;
   constexpr int kWarpBytes = kWarpSlots * kPitch * 2;
   static_assert(kWarpBytes >= kTileRows * kHeadDim * 4);
   constexpr int kTiles = kWarpSlots / 8;
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ float2 shared_scales[kPartWarps][kTileRows];
+  __shared__ int shared_finished;
 
   let_next_kernel_start();
-  wait_for_earlier_work();
+  // With kAppends all that is read before the wait dates from before this pass, which begins with
+  // kernels that let no later one start before they have waited themselves.
+  if (!kAppends) wait_for_earlier_work();
   const CacheArgs& cache = args.cache;
   const int warp = threadIdx.x / kWarpLanes, lane = threadIdx.x % kWarpLanes;
   const int g = lane / 4, t = lane % 4;
-  const int kv_head = blockIdx.y;
   const int group = args.heads / cache.kv_heads;
-  const int first_vector = blockIdx.z * kTileRows, vectors = args.rows * group;
+  const int vectors = args.rows * group;
+  const int tiles = (vectors + kTileRows - 1) / kTileRows;
   const int64_t width = static_cast<int64_t>(args.heads + 2 * cache.kv_heads) * kHeadDim;
+  const auto* const qkv = static_cast<const __nv_bfloat16*>(args.qkv);
   const Partials partials(args);
 
-  // Lanes 0 … 15 each know one vector's row; the others ask them.
-  const int my_vector = first_vector + lane;
-  const bool is_vector = lane < kTileRows && my_vector < vectors;
-  const int my_row = is_vector ? my_vector / group : 0;
-  const int my_slot = is_vector ? args.slots[my_row] : -1;
-  const int my_sequence = is_vector ? args.sequences[my_row] : -1;
+  // Lanes 0 … 15 each know one row; the others ask them.
+  static_assert(kMaxDecodeRows <= kWarpLanes);
+  const int row_slot = lane < args.rows ? __ldcg(args.slots + lane) : -1;
+  const int row_sequence = lane < args.rows ? __ldcg(args.sequences + lane) : -1;
+  bool has_waited = !kAppends;
+  const int items = parts_of(__reduce_max_sync(kAllLanes, row_slot) + 1) * cache.kv_heads * tiles;
+  for (int item = blockIdx.x; item < items; item += gridDim.x) {
+    const int kv_head = item % cache.kv_heads;
+    const int tile = item / cache.kv_heads % tiles;
+    const int part = item / (cache.kv_heads * tiles);
+    // … and one vector of the tile.
+    const int first_vector = tile * kTileRows;
+    const bool is_vector = lane < kTileRows && first_vector + lane < vectors;
+    const int my_row = is_vector ? (first_vector + lane) / group : 0;
+    const int slot_of_row = __shfl_sync(kAllLanes, row_slot, my_row);
+    const int sequence_of_row = __shfl_sync(kAllLanes, row_sequence, my_row);
+    const int my_slot = is_vector ? slot_of_row : -1;
+    const int my_sequence = is_vector ? sequence_of_row : -1;
+    const int tile_parts = parts_of(__reduce_max_sync(kAllLanes, my_slot) + 1);
+    if (part >= tile_parts) continue;
 
-  // This lane's two operand rows: vectors g and g + 8 of the tile.
-  uint4 q[kHeadDim / 32][2];
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int vector = first_vector + g + 8 * i;
-    const bool real = vector < vectors;
-    const int row = real ? vector / group : 0;
-    const int head = kv_head * group + (real ? vector % group : 0);
-    const auto* from = static_cast<const __nv_bfloat16*>(args.qkv) + row * width +
-                       static_cast<int64_t>(head) * kHeadDim + 8 * t;
-#pragma unroll
-    for (int d = 0; d < kHeadDim / 32; ++d) {
-      q[d][i] = real ? *reinterpret_cast<const uint4*>(from + 32 * d) : uint4{0, 0, 0, 0};
-    }
-  }
+    auto* values = reinterpret_cast<__nv_bfloat16*>(shared + warp * kWarpBytes);
+    uint32_t left = __ballot_sync(kAllLanes, is_vector);
+    while (left != 0) {
+      // Vectors of one sequence are handled together.
+      const int sequence = __shfl_sync(kAllLanes, my_sequence, __ffs(left) - 1);
+      const bool taken = is_vector && my_sequence == sequence;
+      left &= ~__ballot_sync(kAllLanes, taken);
+      const int my_limit = taken ? my_slot : -1;
+      const int last_slot = __reduce_max_sync(kAllLanes, my_limit);
+      if (part * kAttentionPart > last_slot) continue;
+      const int limit[2] = {__shfl_sync(kAllLanes, my_limit, g),
+                            __shfl_sync(kAllLanes, my_limit, g + 8)};
 
-  auto* values = reinterpret_cast<__nv_bfloat16*>(shared + warp * kWarpBytes);
-  uint32_t left = __ballot_sync(kAllLanes, is_vector);
-  while (left != 0) {
-    // Vectors of one sequence are handled together.
-    const int sequence = __shfl_sync(kAllLanes, my_sequence, __ffs(left) - 1);
-    const bool taken = is_vector && my_sequence == sequence;
-    left &= ~__ballot_sync(kAllLanes, taken);
-    const int my_limit = taken ? my_slot : -1;
-    const int last_slot = __reduce_max_sync(kAllLanes, my_limit);
-    const int limit[2] = {__shfl_sync(kAllLanes, my_limit, g),
-                          __shfl_sync(kAllLanes, my_limit, g + 8)};
-
-    for (int part = blockIdx.x; part * kAttentionPart <= last_slot; part += gridDim.x) {
       const int first_slot = part * kAttentionPart + warp * kWarpSlots;
       static_assert(kWarpSlots == kWarpLanes);
       const bool is_slot = first_slot + lane <= last_slot;
-      const int64_t my_offset =
-          is_slot ? cache_offset(cache, sequence, kv_head, first_slot + lane) : -1;
+      const int my_cache_row =
+          is_slot ? cache_row(cache, sequence, kv_head, first_slot + lane) : -1;
+      int my_new_row = -1;  // the row of this pass that the slot belongs to
+      if constexpr (kAppends) {
+        for (int row = 0; row < args.rows; ++row) {
+          const int slot = __shfl_sync(kAllLanes, row_slot, row);
+          const int owner = __shfl_sync(kAllLanes, row_sequence, row);
+          if (is_slot && slot == first_slot + lane && owner == sequence) my_new_row = row;
+        }
+      }
+      const int my_cached_row = my_new_row < 0 ? my_cache_row : -1;
+      const auto element = [&](int cache_row) {
+        return static_cast<int64_t>(cache_row) * kHeadDim;
+      };
+      const auto new_head = [&](int row, int head) {
+        return qkv + row * width + static_cast<int64_t>(args.heads + head) * kHeadDim;
+      };
+      const auto brings = [&](int row) { return row >= 0 && row * group / kTileRows == tile; };
+
+      // Keys to registers, values to shared memory: what the cache holds from before this pass does
+      // not have to wait for the work in front.
       uint4 k[kTiles][kHeadDim / 32];
 #pragma unroll
       for (int j = 0; j < kTiles; ++j) {
-        const int64_t offset = __shfl_sync(kAllLanes, my_offset, j * 8 + g);
-        const auto* key = static_cast<const __nv_bfloat16*>(cache.keys) + offset + 8 * t;
+        const int row = __shfl_sync(kAllLanes, my_cached_row, j * 8 + g);
+        const auto* key = static_cast<const __nv_bfloat16*>(cache.keys) + element(row) + 8 * t;
 #pragma unroll
         for (int d = 0; d < kHeadDim / 32; ++d) {
-          k[j][d] = offset >= 0 ? *reinterpret_cast<const uint4*>(key + 32 * d) : uint4{0, 0, 0, 0};
+          k[j][d] = row >= 0 ? *reinterpret_cast<const uint4*>(key + 32 * d) : uint4{0, 0, 0, 0};
         }
       }
       for (int i = lane; i < kWarpSlots * (kHeadDim / 8); i += kWarpLanes) {
         const int s = i / (kHeadDim / 8), d = i % (kHeadDim / 8) * 8;
-        const int64_t offset = __shfl_sync(kAllLanes, my_offset, s);
+        const int row = __shfl_sync(kAllLanes, my_cached_row, s);
         copy_async16(
             values + s * kPitch + d,
-            static_cast<const __nv_bfloat16*>(cache.values) + (offset >= 0 ? offset + d : 0),
-            offset >= 0);
+            static_cast<const __nv_bfloat16*>(cache.values) + (row >= 0 ? element(row) + d : 0),
+            row >= 0);
       }
       copy_async_commit();
+      if (kAppends && !has_waited) wait_for_earlier_work(), has_waited = true;
+
+      // This lane's two operand rows: vectors g and g + 8 of the tile.
+      uint4 q[kHeadDim / 32][2];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int vector = first_vector + g + 8 * i;
+        const bool real = vector < vectors;
+        const int row = real ? vector / group : 0;
+        const int head = kv_head * group + (real ? vector % group : 0);
+        const auto* from = qkv + row * width + static_cast<int64_t>(head) * kHeadDim + 8 * t;
+#pragma unroll
+        for (int d = 0; d < kHeadDim / 32; ++d) {
+          q[d][i] = real ? *reinterpret_cast<const uint4*>(from + 32 * d) : uint4{0, 0, 0, 0};
+        }
+        if constexpr (kAppends) {
+          rotate_share<kHeadDim, 2>(&q[0][i],
+                                    args.angles + static_cast<int64_t>(row) * kHeadDim + 8 * t);
+        }
+      }
+
+      if constexpr (kAppends) {
+        // New rows' keys and values come from qkv; the tile that a row begins in brings them to the
+        // cache, which nobody else reads there in this pass.
+        const bool any_new = __any_sync(kAllLanes, my_new_row >= 0);
+#pragma unroll
+        for (int j = 0; j < kTiles && any_new; ++j) {
+          const int row = __shfl_sync(kAllLanes, my_new_row, j * 8 + g);
+          const int cache_row = __shfl_sync(kAllLanes, my_cache_row, j * 8 + g);
+          if (row >= 0) {
+            const auto* key = new_head(row, kv_head) + 8 * t;
+#pragma unroll
+            for (int d = 0; d < kHeadDim / 32; ++d) {
+              k[j][d] = *reinterpret_cast<const uint4*>(key + 32 * d);
+            }
+            rotate_share<kHeadDim, 1>(k[j],
+                                      args.angles + static_cast<int64_t>(row) * kHeadDim + 8 * t);
+            if (brings(row)) {
+              auto* to = static_cast<__nv_bfloat16*>(cache.keys) + element(cache_row) + 8 * t;
+#pragma unroll
+              for (int d = 0; d < kHeadDim / 32; ++d) {
+                *reinterpret_cast<uint4*>(to + 32 * d) = k[j][d];
+              }
+            }
+          }
+        }
+        // A lane writes over zeros that it has copied itself.
+        if (any_new) copy_async_wait<0>();
+#pragma unroll 2
+        for (int i = lane; i < kWarpSlots * (kHeadDim / 8) && any_new; i += kWarpLanes) {
+          const int s = i / (kHeadDim / 8), d = i % (kHeadDim / 8) * 8;
+          const int row = __shfl_sync(kAllLanes, my_new_row, s);
+          const int cache_row = __shfl_sync(kAllLanes, my_cache_row, s);
+          if (row >= 0) {
+            const uint4 value =
+                *reinterpret_cast<const uint4*>(new_head(row, cache.kv_heads + kv_head) + d);
+            *reinterpret_cast<uint4*>(values + s * kPitch + d) = value;
+            if (brings(row)) {
+              *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(cache.values) +
+                                        element(cache_row) + d) = value;
+            }
+          }
+        }
+      }
 
       float p[kTiles][4] = {};
 #pragma unroll
@@ -169,9 +364,9 @@ __global__ __launch_bounds__(kPartWarps* kWarpLanes) void attention_part_kernel(
       }
       __syncthreads();
       for (int i = warp; i < kTileRows; i += kPartWarps) {
-        if (__shfl_sync(kAllLanes, my_limit, i) < part * kAttentionPart) continue;
+        const int last = __shfl_sync(kAllLanes, my_limit, i);
+        if (last < part * kAttentionPart) continue;
         const int vector = first_vector + i;
-        const int row = vector / group;
         float top = -INFINITY;
 #pragma unroll
         for (int w = 0; w < kPartWarps; ++w) top = fmaxf(top, shared_scales[w][i].x);
@@ -181,10 +376,10 @@ __global__ __launch_bounds__(kPartWarps* kWarpLanes) void attention_part_kernel(
           weight[w] = exp2f(shared_scales[w][i].x - top);
           total += weight[w] * shared_scales[w][i].y;
         }
-        const int64_t to =
-            (static_cast<int64_t>(row) * args.heads + kv_head * group + vector % group) *
-                partials.parts +
-            part;
+        const int64_t index =
+            static_cast<int64_t>(vector / group) * args.heads + kv_head * group + vector % group;
+        const int64_t to = index * partials.parts + part;
+        const bool alone = last < kAttentionPart;  // the row's only part: nothing to add it to
         for (int d = lane; d < kHeadDim; d += kWarpLanes) {
           float value = 0;
 #pragma unroll
@@ -192,71 +387,82 @@ __global__ __launch_bounds__(kPartWarps* kWarpLanes) void attention_part_kernel(
             value += weight[w] *
                      reinterpret_cast<const float*>(shared + w * kWarpBytes)[i * kHeadDim + d];
           }
-          partials.values[to * kHeadDim + d] = value;
+          if (alone) {
+            static_cast<__nv_bfloat16*>(args.out)[index * kHeadDim + d] =
+                __float2bfloat16_rn(value / total);
+          } else {
+            partials.values[to * kHeadDim + d] = value;
+          }
         }
-        if (lane == 0) partials.scales[to] = {top, total};
+        if (lane == 0 && !alone) partials.scales[to] = {top, total};
       }
       __syncthreads();
     }
-  }
-}
 
-/// A block for each row and head, a thread for each element of the head: parts in ascending order.
-__global__ void attention_combine_kernel(const __grid_constant__ AttentionArgs args) {
-  wait_for_earlier_work();
-  let_next_kernel_start();
-  const int head = blockIdx.x, row = blockIdx.y;
-  const int parts = parts_of(args.slots[row] + 1);
-  const Partials partials(args);
-  const int64_t vector = static_cast<int64_t>(row) * args.heads + head;
-  const float2* scales = partials.scales + vector * partials.parts;
-  const float* values = partials.values + vector * partials.parts * args.cache.head_dim;
-  float top = -INFINITY;
-#pragma unroll 4
-  for (int part = 0; part < parts; ++part) top = fmaxf(top, scales[part].x);
-  float total = 0, value = 0;
-#pragma unroll 4
-  for (int part = 0; part < parts; ++part) {
-    const float weight = exp2f(scales[part].x - top);
-    total = fmaf(weight, scales[part].y, total);
-    value =
-        fmaf(weight, values[static_cast<int64_t>(part) * args.cache.head_dim + threadIdx.x], value);
+    if (tile_parts == 1) continue;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      int* const finished = partials.finished + tile * cache.kv_heads + kv_head;
+      shared_finished = atomicAdd(finished, 1) + 1;
+      if (shared_finished == tile_parts) *finished = 0;
+    }
+    __syncthreads();
+    const bool is_last = shared_finished == tile_parts;
+    __syncthreads();
+    if (!is_last) continue;
+    __threadfence();
+    constexpr int kVectors = kTileRows / kPartWarps;
+    int indices[kVectors];
+    int parts[kVectors];
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int i = warp + v * kPartWarps, vector = first_vector + i;
+      const int row_parts = parts_of(__shfl_sync(kAllLanes, my_slot, i) + 1);
+      parts[v] = vector < vectors && row_parts > 1 ? row_parts : 0;
+      indices[v] = vector / group * args.heads + kv_head * group + vector % group;
+    }
+    combine_parts<kHeadDim>(args, partials, indices, parts, tile_parts, lane);
   }
-  static_cast<__nv_bfloat16*>(args.out)[vector * args.cache.head_dim + threadIdx.x] =
-      __float2bfloat16_rn(value / total);
+  if (!has_waited) wait_for_earlier_work();
 }
 
 }  // namespace
 
 int64_t attention_partial_floats(int rows, int heads, const CacheArgs& cache) {
-  return static_cast<int64_t>(rows) * heads * parts_of(cache.max_pages * cache.page_tokens) *
-         (cache.head_dim + 2);
+  return kMostAttentionHeads + static_cast<int64_t>(rows) * heads *
+                                   parts_of(cache.max_pages * cache.page_tokens) *
+                                   (cache.head_dim + 2);
+}
+
+bool attention_decode_appends(int head_dim) {
+  return head_dim == 64 || head_dim == 128 || head_dim == 256;
 }
 
 cudaError_t attention_decode(const AttentionArgs& args, Launch launch) {
-  const int vectors = args.rows * (args.heads / args.cache.kv_heads);
-  const int tiles = (vectors + kTileRows - 1) / kTileRows;
+  if (args.heads > kMostAttentionHeads) return cudaErrorInvalidValue;
   const int parts = parts_of(args.cache.max_pages * args.cache.page_tokens);
-  constexpr int kBlocksPerMultiprocessor = 4;
-  const int most =
-      launch.multiprocessors * kBlocksPerMultiprocessor / (args.cache.kv_heads * tiles);
-  const int columns = parts < most ? parts : most < 1 ? 1 : most;
-  const dim3 grid(static_cast<unsigned>(columns), static_cast<unsigned>(args.cache.kv_heads),
-                  static_cast<unsigned>(tiles));
-  const cudaError_t error = for_head_dim(args.cache.head_dim, [&](auto size) {
-    constexpr int kHeadDim = decltype(size)::value;
-    constexpr int kBytes = kPartWarps * kWarpSlots * (kHeadDim + 8) * 2;
-    const cudaError_t attribute = cudaFuncSetAttribute(
-        attention_part_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  // Of a tile: the cache is seldom full. Beyond, memory is kept busier by more blocks.
+  const bool few = parts * args.cache.kv_heads <= launch.multiprocessors * kMostItemsPerBlock;
+  const int blocks = launch.multiprocessors * (few ? 1 : kMostItemsPerBlock);
+  const auto run = [&](auto kernel, int bytes) {
+    const cudaError_t attribute =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (attribute != cudaSuccess) return attribute;
-    return launch_between_matmuls(attention_part_kernel<kHeadDim>, grid,
-                                  dim3(kPartWarps * kWarpLanes), kBytes, launch, args);
+    return launch_between_matmuls(kernel, dim3(static_cast<unsigned>(blocks)),
+                                  dim3(kPartWarps * kWarpLanes), static_cast<size_t>(bytes), launch,
+                                  args);
+  };
+  return for_head_dim(args.cache.head_dim, [&](auto size) {
+    constexpr int kHeadDim = decltype(size)::value;
+    constexpr int kNeeded = kPartWarps * kWarpSlots * (kHeadDim + 8) * 2;
+    const int bytes =
+        few && launch.capability >= 90 && kNeeded < kSharedBytes ? kSharedBytes : kNeeded;
+    if constexpr (kHeadDim % 64 == 0) {
+      if (args.angles != nullptr) return run(attention_decode_kernel<kHeadDim, true>, bytes);
+    }
+    return run(attention_decode_kernel<kHeadDim, false>, bytes);
   });
-  if (error != cudaSuccess) return error;
-  return launch_between_matmuls(
-      attention_combine_kernel,
-      dim3(static_cast<unsigned>(args.heads), static_cast<unsigned>(args.rows)),
-      dim3(static_cast<unsigned>(args.cache.head_dim)), 0, launch, args);
 }
 
 }  // namespace tandem::kernels

@@ -28,7 +28,8 @@ cudaError_t launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size
 }
 
 /// Everything that earlier work of the stream wrote is visible afterwards. Every thread of every
-/// kernel calls it before it touches memory that others write: then "finished" is transitive.
+/// kernel calls it, and before it touches memory that others write (but for what dates from before
+/// the pass: attention_decode.cu): then "finished" is transitive.
 __device__ __forceinline__ void wait_for_earlier_work() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -38,7 +39,9 @@ __device__ __forceinline__ void wait_for_earlier_work() {
 /// The next kernel may take its place on the device; it still waits for this one's results.
 /// A small kernel in front of a matmul calls it behind its own wait: started earlier, the matmul's
 /// blocks would share the multiprocessors with those of the matmul before unevenly, two on one and
-/// none on another, and so would the blocks of every matmul that follows.
+/// none on another, and so would the blocks of every matmul that follows. The decode attention
+/// calls it at once: its blocks lie evenly, and leave the next matmul one place on each
+/// multiprocessor.
 __device__ __forceinline__ void let_next_kernel_start() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

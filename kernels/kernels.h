@@ -125,6 +125,7 @@ cudaError_t rope_and_append(const RopeArgs& args, Launch launch);
 /// Slots of the cache that one block of the decode attention works on; parts are combined in
 /// ascending order.
 constexpr int kAttentionPart = 128;
+constexpr int kMostAttentionHeads = 1024;  ///< of the decode attention
 struct AttentionArgs {
   const int32_t* slots = nullptr;
   const int32_t* sequences = nullptr;
@@ -132,12 +133,20 @@ struct AttentionArgs {
   int heads = 0;
   float scale = 1;
   const void* qkv = nullptr;
+  /// (rows, head_dim), decode only: q and k are still to be rotated by them, k and v to be appended
+  /// at the rows' slots. Null: rope_and_append has done so. With them, slots, sequences, page table
+  /// and what the cache holds of other slots are read before the work in front is done; behind
+  /// whatever wrote these there must have been an `embed` or `rope_angles`, or no overlap.
+  const float* angles = nullptr;
   void* out = nullptr;  ///< (rows, heads * head_dim) bfloat16
   CacheArgs cache;
-  float* partials = nullptr;  ///< attention_partial_floats(...), decode only
+  /// attention_partial_floats(...), decode only; all zero when it is first used
+  float* partials = nullptr;
 };
 /// Head sizes that the attention kernels take: 32, 64, 96, 128, 256.
 int64_t attention_partial_floats(int rows, int heads, const CacheArgs& cache);
+/// Whether attention_decode can rotate and append for heads of this size.
+bool attention_decode_appends(int head_dim);
 cudaError_t attention_decode(const AttentionArgs& args, Launch launch);
 cudaError_t attention_prefill(const AttentionArgs& args, Launch launch);
 

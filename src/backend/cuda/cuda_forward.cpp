@@ -240,12 +240,24 @@ void CudaBackend::append_and_attend(const Rows& rows, TensorView qkv, TensorView
                                     TensorView q_norm, TensorView k_norm, float eps, int heads,
                                     float scale, const KvLayerView& cache, TensorView out,
                                     Stream& stream) {
+  const bool in_one = rows.count <= kernels::kMaxDecodeRows && q_norm.empty() && k_norm.empty() &&
+                      kernels::attention_decode_appends(cache.head_dim);
+  if (in_one) {
+    element_of(angles, rows.count, cache.head_dim, false, "append_and_attend: angles");
+    attend(rows, qkv, angles.as<float>(), heads, scale, cache, out, stream);
+    return;
+  }
   rope_and_append(rows, qkv, angles, q_norm, k_norm, eps, heads, cache, stream);
-  attention(rows, qkv, heads, scale, cache, out, stream);
+  attend(rows, qkv, nullptr, heads, scale, cache, out, stream);
 }
 
 void CudaBackend::attention(const Rows& rows, TensorView qkv, int heads, float scale,
                             const KvLayerView& cache, TensorView out, Stream& stream) {
+  attend(rows, qkv, nullptr, heads, scale, cache, out, stream);
+}
+
+void CudaBackend::attend(const Rows& rows, TensorView qkv, const float* angles, int heads,
+                         float scale, const KvLayerView& cache, TensorView out, Stream& stream) {
   kernels::AttentionArgs args;
   args.cache = cache_args(cache, "attention");
   const int64_t width = (heads + 2 * int64_t{cache.kv_heads}) * cache.head_dim;
@@ -255,12 +267,17 @@ void CudaBackend::attention(const Rows& rows, TensorView qkv, int heads, float s
     throw ShapeError("attention: " + std::to_string(heads) + " heads over " +
                      std::to_string(cache.kv_heads) + " kv heads");
   }
+  if (heads > kernels::kMostAttentionHeads) {
+    throw ShapeError("attention: " + std::to_string(heads) + " heads; the CUDA kernel takes " +
+                     std::to_string(kernels::kMostAttentionHeads));
+  }
   args.slots = row_data(rows.slots, rows.count, "attention: slots");
   args.sequences = row_data(rows.sequences, rows.count, "attention: sequences");
   args.rows = rows.count;
   args.heads = heads;
   args.scale = scale;
   args.qkv = qkv.data();
+  args.angles = angles;
   args.out = out.data();
   if (rows.count == 0) return;
   if (rows.count > kernels::kMaxDecodeRows) {
