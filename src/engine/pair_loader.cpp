@@ -125,10 +125,18 @@ class PairLoader {
   /// Two processes that load onto one GPU would both count its memory as theirs.
   void require_draft_apart_from_others() const {
     if (group_ == nullptr || !plan_.draft) return;
-    const DeviceId draft = request_.plan.devices[plan_.draft->devices.front()].id;
-    if (draft.kind == DeviceKind::kCpu) return;
-    for (const size_t device : plan_.main.devices) {
-      if (process_of_[device] == 0 || request_.plan.devices[device].id != draft) continue;
+    const size_t seat = plan_.draft->devices.front();
+    const DeviceId draft = request_.plan.devices[seat].id;
+    const std::vector<size_t>& main = plan_.main.devices;
+    if (draft.kind == DeviceKind::kCpu || std::count(main.begin(), main.end(), seat) > 0) return;
+    for (const size_t device : main) {
+      const int process = process_of_[device];
+      // Another host, or a launcher that shows each process its own GPU alone, has one of that
+      // name.
+      if (process == 0 || group_->process(process).machine != group_->process(0).machine ||
+          request_.plan.devices[device].id != draft) {
+        continue;
+      }
       throw ConfigError(config_.source + ": \"draft.device\" is \"" + to_string(draft) +
                         "\", which " + group_->name_of(process_of_[device]) +
                         " drives; name one of rank 0's, or one that no other process drives");
