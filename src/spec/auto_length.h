@@ -1,34 +1,13 @@
 #pragma once
 
-#include <array>
+#include <deque>
 
-#include "backend/round_view.h"
 #include "spec/cost_estimate.h"
 #include "spec/draft_length.h"
+#include "spec/round_yield.h"
 #include "tandem/speedup.h"
 
 namespace tandem {
-
-/// The chance that each draft position stands, estimated while a text is written: counts of recent
-/// rounds, forgotten exponentially, over a prior. A position tried seldom leans on all of them
-/// together.
-class AcceptanceEstimate {
- public:
-  void reset();
-  /// Forgets, too, but begins the next text with what this one showed besides what is assumed of
-  /// any draft.
-  void begin_text();
-  /// A round drafted `num_drafts` >= 1 tokens, and the first `num_accepted` stood.
-  void observe(int num_drafts, int num_accepted);
-  /// [i]: the chance that draft i stands when all before it do. @param deviations what is added, in
-  /// standard deviations of the estimate
-  std::array<double, kMaxSpeculativeTokens> conditional(double deviations = 0) const;
-
- private:
-  std::array<double, kMaxSpeculativeTokens> tried_{};
-  std::array<double, kMaxSpeculativeTokens> stood_{};
-  double earlier_tried_ = 0, earlier_stood_ = 0;  ///< of all positions, in earlier texts
-};
 
 /// Chooses the K that maximises E(K) - R T(K), K = 0 included: what a round is expected to give,
 /// less what its time would give elsewhere, R tokens per plain step in the long run, at least 1
@@ -36,12 +15,12 @@ class AcceptanceEstimate {
 /// nothing can be drafted). E comes from the acceptance of the rounds read so far, T from a table.
 ///
 /// Where drafting does not seem to pay it goes on while that may be chance, and is tried again now
-/// and then: the rounds in between double after each failure. All that drafting loses stays below a
-/// small share of the text's time.
+/// and then: the rounds in between double after each failure. All that drafting loses without a
+/// draft having stood stays below a small share of the text's time.
 ///
 /// With a table that stands, a function of the table and of the outcomes since `start` alone, never
-/// of the clock. With one that is only a beginning, what rounds really take corrects it from text
-/// to text.
+/// of the clock and of earlier texts. With one that is only a beginning, what rounds really take
+/// corrects it from text to text, and a text begins with what drafting gave in earlier ones.
 class AutoLength final : public DraftLengthPolicy {
  public:
   /// Assumes costs of a typical pair until it is given others.
@@ -56,17 +35,26 @@ class AutoLength final : public DraftLengthPolicy {
   void observe(const RoundOutcome& outcome) override;
 
  private:
-  /// What a round took, in plain steps.
-  double steps_of(const RoundOutcome& outcome, int drafts) const;
+  /// K of the next round where the request leaves it open.
+  int choose();
   /// The best of K = lowest … max_drafts_. @param tokens_per_step R
-  int best(int lowest, double tokens_per_step, double deviations = 0) const;
+  int best(int lowest, double tokens_per_step) const;
+  /// R: what rounds gave lately, but no more than the best K is expected to give.
   double tokens_per_step() const;
+  double best_rate() const;
+  /// Whether to draft against the odds: because they are not sure yet, or to learn again.
+  bool may_try(int num_drafts) const;
+  /// Whether some K pays if acceptance is better than it seems.
+  bool may_pay() const;
+  /// What a round of so many drafts loses if none stands, in plain steps.
+  double loss_of(int num_drafts) const;
+  bool affordable(int num_drafts) const;
   /// Whether this round is plain to see what that takes, though drafting seems to pay.
   bool look_at_plain();
   /// Takes over what rounds cost now.
   void adopt_costs();
-  /// Whether to draft against the odds: because they are not sure yet, or to learn again.
-  bool may_try(int num_drafts) const;
+  /// What a round took, in plain steps.
+  double steps_of(const RoundOutcome& outcome, int drafts) const;
 
   int max_drafts_;
   CostEstimate estimate_;
@@ -77,16 +65,21 @@ class AutoLength final : public DraftLengthPolicy {
 
   int wanted_ = 0;
   AcceptanceEstimate acceptance_;
+  RoundYield yield_;
   double tokens_ = 0, steps_ = 0;  ///< of recent rounds, for R
   double balance_ = 0;             ///< what drafting has won and may lose, in plain steps
+  std::deque<double> at_risk_;     ///< what the rounds not read yet may lose
+  bool some_stood_ = false;        ///< a draft has stood in this text
+  int failures_ = 0;               ///< rounds of this text in which none did
   int plain_rounds_ = 0;           ///< since the last round with drafts
   int probe_interval_ = 0;         ///< plain rounds before the next trial
   int launched_ = 0, read_ = 0;    ///< rounds of this text
   int probe_round_ = 0;            ///< the round that tries, once launched: none is tried beside it
 
-  // From text to text: looks at what a plain step takes, where costs are learnt.
-  int until_plain_look_ = 0;  ///< rounds with drafts before the next
-  int plain_look_left_ = 0;   ///< rounds of the one under way
+  // From text to text, where costs are learnt.
+  double won_ = 0;           ///< by drafting in the last text, in plain steps
+  double look_credit_ = 0;   ///< plain steps that looks at what a plain step takes may cost
+  int plain_look_left_ = 0;  ///< rounds of the look under way
 };
 
 }  // namespace tandem

@@ -4,10 +4,11 @@
 // data/acceptance.json was recorded on the demonstration pair by bench/record_acceptance (256
 // greedy tokens behind eight prompts): for each token, how many drafts of a round that begins there
 // stand, in base 16; '.' where look-up finds nothing. "worse" and "poor" are the demonstration
-// draft with noise in its weights.
+// draft with noise in its weights; "short texts" are 192 tokens behind the first bundled prompts.
 
 #include "spec/auto_length.h"
 
+#include <array>
 #include <deque>
 #include <fstream>
 #include <map>
@@ -76,6 +77,16 @@ CostTable bandwidth_bound_costs() {
   return costs;
 }
 
+/// As measured for shapes of 8B and 1B on an H100.
+CostTable h100_costs() {
+  CostTable costs;
+  costs.verify_seconds = {1.00, 1.01, 1.02, 1.02, 1.07, 1.08, 1.09, 1.10, 1.14};
+  costs.draft_first_seconds = 0.21;
+  costs.draft_step_seconds = 0.20;
+  costs.draft_catch_up_seconds = 0.004;
+  return costs;
+}
+
 CostTable lookup_costs() {
   CostTable costs = cpu_costs();
   costs.draft_first_seconds = .002;
@@ -125,14 +136,28 @@ void write(const Trace& trace, const CostTable& costs, DraftLengthPolicy& policy
   }
 }
 
-Written write_auto(const std::vector<Trace>& traces, const CostTable& costs, size_t lag) {
+/// One text after the other. @param measured whether the table was measured, and rounds correct it
+Written write_auto(const std::vector<Trace>& traces, const CostTable& costs, size_t lag,
+                   bool measured = false) {
   AutoLength policy(kMaxDrafts);
-  policy.set_costs(costs);
+  policy.set_costs(costs, measured);
   Written written;
   for (const Trace& trace : traces) {
     write(trace, costs, policy, kAutoDraftLength, lag, written);
   }
   return written;
+}
+
+/// Each of them as the first text of a process.
+Written write_apart(const std::vector<Trace>& traces, const CostTable& costs, size_t lag,
+                    bool measured) {
+  Written all;
+  for (const Trace& trace : traces) {
+    const Written one = write_auto({trace}, costs, lag, measured);
+    all.tokens += one.tokens;
+    all.steps += one.steps;
+  }
+  return all;
 }
 
 double best_fixed_speed(const std::vector<Trace>& traces, const CostTable& costs) {
@@ -163,9 +188,59 @@ TEST_CASE("auto is as fast as the best fixed length on recorded texts", "[auto]"
   }
 }
 
+TEST_CASE("auto is as fast as the best fixed length on short texts", "[auto]") {
+  const std::vector<Trace> texts = recorded().at("short texts");
+  REQUIRE(texts.size() == 4);
+  for (const CostTable& costs : {h100_costs(), cpu_costs(), bandwidth_bound_costs()}) {
+    const double best = best_fixed_speed(texts, costs);
+    for (const bool measured : {false, true}) {
+      for (const size_t lag : {0, 1}) {
+        const double in_a_row = write_auto(texts, costs, lag, measured).speed() / best;
+        const double apart = write_apart(texts, costs, lag, measured).speed() / best;
+        CAPTURE(costs.draft_first_seconds, measured, lag, in_a_row, apart);
+        CHECK(in_a_row >= 0.97);
+        CHECK(apart >= 0.97);
+      }
+    }
+  }
+}
+
+TEST_CASE("where drafts fail at regular tokens auto does not stay with rounds that end beside them",
+          "[auto]") {
+  // A text of 192 tokens in which every third or fourth is unknown. With two drafts the next round
+  // often begins at one of those, which makes acceptance look bad at the first position; rounds of
+  // three never meet it.
+  const Trace& text = recorded().at("short texts").back();
+  for (const bool measured : {false, true}) {
+    const double best = best_fixed_speed({text}, h100_costs());
+    const double ratio = write_auto({text}, h100_costs(), 1, measured).speed() / best;
+    CAPTURE(measured, ratio);
+    CHECK(ratio >= 0.97);
+  }
+}
+
+TEST_CASE("a measured table's texts begin with what drafting gave in earlier ones", "[auto]") {
+  const auto first_length = [](bool measured, int stood) {
+    AutoLength policy(kMaxDrafts);
+    policy.set_costs(h100_costs(), measured);
+    Written written;
+    const Trace trace(200, stood);
+    for (int text = 0; text < 3; ++text) {
+      written = {};
+      write(trace, h100_costs(), policy, kAutoDraftLength, 0, written);
+    }
+    return written.lengths.front();
+  };
+  const int unknown = first_length(false, 0);
+  CHECK(first_length(false, kMaxDrafts) == unknown);
+  CHECK(first_length(true, kMaxDrafts) > unknown);
+  CHECK(first_length(true, 0) < unknown);
+}
+
 TEST_CASE("a hopeless draft costs almost nothing", "[auto]") {
-  for (const CostTable& costs : {cpu_costs(), bandwidth_bound_costs(), lookup_costs()}) {
-    for (const int tokens : {200, 1000, 4000}) {
+  for (const CostTable& costs :
+       {cpu_costs(), bandwidth_bound_costs(), h100_costs(), lookup_costs()}) {
+    for (const int tokens : {192, 200, 1000, 4000}) {
       for (const size_t lag : {0, 1}) {
         const double speed =
             write_auto({Trace(static_cast<size_t>(tokens), 0)}, costs, lag).speed();
@@ -347,4 +422,43 @@ TEST_CASE("estimates of acceptance", "[auto]") {
   CHECK(estimate.conditional()[0] < 0.1);
   estimate.reset();
   CHECK(estimate.conditional()[0] == Approx(prior));
+}
+
+TEST_CASE("what rounds of any length would have given", "[auto]") {
+  // A text whose every fourth token the draft does not know, written with every K in turn: whatever
+  // was used, what each would have given comes out.
+  constexpr int kPeriod = 4, kTokens = 600;
+  const auto stood = [](int at, int drafts) {
+    return std::min(drafts, kPeriod - 1 - at % kPeriod);
+  };
+  std::array<double, kMaxDrafts + 1> truth{};
+  for (int k = 1; k <= kMaxDrafts; ++k) {
+    int at = 0, rounds = 0;
+    for (; at < kTokens; ++rounds) at += stood(at, k) + 1;
+    truth[static_cast<size_t>(k)] = static_cast<double>(at) / rounds;
+  }
+  CHECK(truth[3] == 4);
+  CHECK(truth[2] == 2);  // three tokens, then one
+  for (const int used : {3, 4, 8}) {
+    RoundYield yield;
+    for (int at = 0; at < kTokens;) {
+      const int accepted = stood(at, used);
+      yield.observe(used, accepted, /*next=*/0.5);
+      at += accepted + 1;
+    }
+    for (int k = 1; k <= kMaxDrafts; ++k) {
+      CAPTURE(used, k);
+      if (used >= kPeriod || k == used) {
+        CHECK(yield.tokens(k) == Approx(truth[static_cast<size_t>(k)]).epsilon(0.1));
+      } else if (k > used) {
+        // The token behind three drafts was never drafted: half of it counts as known.
+        CHECK(yield.tokens(k) > truth[static_cast<size_t>(k)]);
+      }
+    }
+    CHECK(yield.tokens(0) == Approx(1));
+    yield.begin_text();
+    CHECK(yield.tokens(3) == Approx(4).epsilon(0.1));
+    yield.reset();
+    CHECK(yield.tokens(2) == Approx(1 + 0.8 + 0.64));
+  }
 }
