@@ -20,6 +20,15 @@ void RankSum::add(TensorView terms, TensorView out, Stream& stream) {
   backend_.add_parts(gathered, out, stream);
 }
 
+void RankSum::join_argmax(TensorView choices, TensorView gathered, int32_t* ids, Stream& stream) {
+  if (peers_ != nullptr && choices.dim(0) <= PeerExchange::kMostChoices) {
+    peers_->join_argmax(choices, ids, stream);
+    return;
+  }
+  communicator_.all_gather(choices, gathered, stream);
+  if (ids != nullptr) backend_.join_argmax(gathered, ids, stream);
+}
+
 void RankSum::broadcast(TensorView values, int root, Stream& stream) {
   if (peers_ != nullptr && values.count() <= peers_->max_words()) {
     peers_->broadcast(values, root, stream);
