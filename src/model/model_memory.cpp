@@ -34,7 +34,9 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
   BufferShapes shapes;
   shapes.hidden = {rows, config.hidden_size};
   shapes.normed = {rows, config.hidden_size};
-  shapes.squares = {tensor ? 0 : rows, NormedRows::parts(config.hidden_size)};
+  // Sums of several ranks carry a norm along in whole parts.
+  const bool carries = !tensor || config.hidden_size % NormedRows::kPart == 0;
+  shapes.squares = {carries ? rows : 0, NormedRows::parts(config.hidden_size)};
   shapes.qkv = {rows, (shard.heads.size() + 2 * shard.kv_heads.size()) * head_dim};
   shapes.mixed = {rows, shard.heads.size() * head_dim};
   shapes.gated = {rows, shard.mlp.size()};

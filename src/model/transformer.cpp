@@ -175,8 +175,8 @@ Transformer::Buffers Transformer::run_body(const Rows& given, Stream& stream) {
 void Transformer::run_layers(const Rows& rows, const Buffers& b, Stream& stream) {
   const std::vector<LayerWeights>& layers = weights_.layers;
   if (layers.empty()) return;
-  NormedRows normed = b.normed;  // a layer split's: as the rank in front left it
-  if (shard_.has_embedding) {
+  NormedRows normed = b.normed;  // as the rank in front, or the sum of the embeddings left it
+  if (shard_.has_embedding && shard_.split != Split::kTensor) {
     normed.squares = {};
     backend_.rms_norm(b.hidden, layers[0].attention_norm, normed.eps, normed.values, stream);
   }
@@ -216,9 +216,10 @@ void Transformer::add_projection(TensorView x, const WeightView& weight,
     return;
   }
   backend_.matmul(x, weight, Epilogue::kStore, b.projected, stream);
-  rank_sum_->add(b.projected, b.hidden, stream);
-  if (!next_norm.empty()) {
-    backend_.rms_norm(b.hidden, next_norm, b.normed.eps, b.normed.values, stream);
+  if (next_norm.empty()) {
+    rank_sum_->add(b.projected, b.hidden, stream);
+  } else {
+    rank_sum_->add_norm(b.projected, b.hidden, next_norm, b.normed, stream);
   }
 }
 
@@ -241,7 +242,7 @@ void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
   // A rank that does not hold a token's row contributes zeros.
   backend_.embed(rows, weights_.embedding, b.projected, stream);
   backend_.fill_zero(b.hidden.data(), b.hidden.bytes(), stream);
-  rank_sum_->add(b.projected, b.hidden, stream);
+  rank_sum_->add_norm(b.projected, b.hidden, weights_.layers[0].attention_norm, b.normed, stream);
 }
 
 void Transformer::hand_on(const Buffers& b, Stream& stream) {
