@@ -1,6 +1,7 @@
-// Planned against really used memory of a GPU. For each configuration a pair is loaded and decodes
-// a little; a second process, which holds nothing but its own context, reads the device's free
-// memory before and after. What the plan gives tandem on the device is held against the difference.
+// Planned against really used memory of every GPU. For each configuration a pair is loaded and
+// decodes a little; a second process, which holds nothing but its own contexts, reads the devices'
+// free memory before and after. What the plan gives tandem on a device is held against the
+// difference.
 // Asking for the free memory that a plan divides makes a CUDA context, so that the context is in
 // use before the plan is made and no part of it; its size is shown beside.
 //
@@ -11,7 +12,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cmath>
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -21,7 +23,10 @@
 
 namespace {
 
-/// A process that says how much memory the first GPU has free. Made before this one touches a GPU.
+constexpr size_t kMostGpus = 16;
+using FreeBytes = std::array<uint64_t, kMostGpus>;  ///< by GPU; 0 where there is none
+
+/// A process that says how much memory the GPUs have free. Made before this one touches a GPU.
 class Observer {
  public:
   Observer() {
@@ -48,24 +53,26 @@ class Observer {
   Observer(const Observer&) = delete;
   Observer& operator=(const Observer&) = delete;
 
-  double free_bytes() const {
+  FreeBytes free_bytes() const {
     const char question = 0;
-    uint64_t bytes = 0;
+    FreeBytes bytes{};
     if (write(ask_, &question, 1) != 1 || read(answer_, &bytes, sizeof(bytes)) != sizeof(bytes) ||
-        bytes == 0) {
-      throw tandem::DeviceError("the observing process could not read the GPU's free memory");
+        bytes.front() == 0) {
+      throw tandem::DeviceError("the observing process could not read the GPUs' free memory");
     }
-    return static_cast<double>(bytes);
+    return bytes;
   }
 
  private:
   static void observe(int ask, int answer) {
     char question = 0;
     while (read(ask, &question, 1) == 1) {
-      uint64_t bytes = 0;
+      FreeBytes bytes{};
       try {
         const auto devices = tandem::list_cuda_devices();
-        if (!devices.empty()) bytes = devices.front().free_bytes;
+        for (size_t i = 0; i < std::min(devices.size(), kMostGpus); ++i) {
+          bytes[i] = devices[i].free_bytes;
+        }
       } catch (const tandem::Error&) {  // 0 says so
       }
       if (write(answer, &bytes, sizeof(bytes)) != sizeof(bytes)) return;
@@ -77,28 +84,35 @@ class Observer {
   int answer_ = -1;
 };
 
+constexpr double kMiB = 1048576.0;
+
+double lost_between(const FreeBytes& before, const FreeBytes& after, size_t gpu) {
+  return static_cast<double>(before[gpu]) - static_cast<double>(after[gpu]);
+}
+
 /// Loads and decodes, and leaves what was planned and used in the caller's sight. A process of its
 /// own: a context stays with its process.
 int measure(const std::string& config, const Observer& observer) {
-  constexpr double kMiB = 1048576.0;
   try {
-    const double bare = observer.free_bytes();
-    (void)tandem::list_cuda_devices();  // makes the context
-    const double before = observer.free_bytes();
+    const FreeBytes bare = observer.free_bytes();
+    (void)tandem::list_cuda_devices();  // makes the contexts
+    const FreeBytes before = observer.free_bytes();
     const auto engine = tandem::Engine::from_config(std::filesystem::path(config));
     tandem::SamplingParams params;
     params.max_tokens = 64;
     params.ignore_eos = true;
     (void)engine->generate("def", params);
-    const double used = before - observer.free_bytes();
-    double planned = 0;
+    const FreeBytes after = observer.free_bytes();
     for (const tandem::DevicePlan& device : engine->memory_plan().devices) {
-      if (device.name == "cuda:0") planned += static_cast<double>(device.bytes_of(""));
+      const auto gpu = static_cast<size_t>(tandem::parse_device(device.name).id.index);
+      const auto planned = static_cast<double>(device.bytes_of(""));
+      const double used = lost_between(before, after, gpu);
+      std::printf(
+          "%-32s %-7s planned %10.1f MiB  used %10.1f MiB  difference %+.2f %%  (context %.1f "
+          "MiB)\n",
+          config.c_str(), device.name.c_str(), planned / kMiB, used / kMiB,
+          100 * (used - planned) / planned, lost_between(bare, before, gpu) / kMiB);
     }
-    std::printf(
-        "%-44s planned %10.1f MiB  used %10.1f MiB  difference %+.2f %%  (context %.1f MiB)\n",
-        config.c_str(), planned / kMiB, used / kMiB, 100 * (used - planned) / planned,
-        (bare - before) / kMiB);
     const tandem::EngineStats stats = engine->stats();
     for (const tandem::MemoryUse& use : stats.memory) {
       std::printf("  %-8s %-8s %-14s %12.2f MiB planned %12.2f MiB taken\n", use.device.c_str(),

@@ -94,6 +94,14 @@ cudaError_t embed(const int32_t* tokens, int rows, const void* panels, const flo
                   Launch launch);
 cudaError_t rms_norm(const float* x, const float* weight, float eps, int rows, int64_t cols,
                      void* out, Element out_type, Launch launch);
+/// What a sum leaves of its rows' RMS norm, as matmul_rows' kAddNorm does. `cols` is a multiple of
+/// 16.
+struct NormArgs {
+  const float* weight = nullptr;  ///< (cols)
+  void* normed = nullptr;         ///< (rows, cols) bfloat16: out * weight
+  float* squares = nullptr;       ///< (rows, cols / 16): sums of squares of `out`
+  int cols = 0;
+};
 cudaError_t rope_angles(const int32_t* positions, const float* inv_freq, int rows, int half,
                         float* angles, Launch launch);
 cudaError_t add(const float* x, float* out, int64_t count, Launch launch);

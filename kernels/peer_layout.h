@@ -8,6 +8,8 @@ namespace tandem::kernels {
 constexpr int kMaxPeers = 8;
 /// 32-bit words that one block of an exchange carries.
 constexpr int kPeerBlockWords = 1024;
+/// Rows whose choices an exchange carries.
+constexpr int kPeerChoices = 256;
 /// Two exchanges of a block may be under way: a rank that is ahead writes the next one while
 /// another still reads.
 constexpr int kPeerStages = 2;
@@ -28,7 +30,9 @@ constexpr int64_t peer_memory_bytes(int ranks, int64_t blocks) {
 /// 32-bit words that one block of a hand-over carries.
 constexpr int kHopBlockWords = 512;
 
-constexpr int64_t hop_blocks(int64_t words) { return (words + kHopBlockWords - 1) / kHopBlockWords; }
+constexpr int64_t hop_blocks(int64_t words) {
+  return (words + kHopBlockWords - 1) / kHopBlockWords;
+}
 /// A landing zone: a flag beside each word.
 constexpr int64_t hop_zone_bytes(int64_t words) {
   return hop_blocks(words) * kHopBlockWords * static_cast<int64_t>(sizeof(uint64_t));

@@ -46,6 +46,19 @@ __device__ __forceinline__ uint32_t ordered_bits(float value) {
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 
+/// Keys that order by score, then by lower id.
+__device__ __forceinline__ unsigned long long choice_key(float score, int id) {
+  return (static_cast<unsigned long long>(ordered_bits(score)) << 32) |
+         (0xffffffffu - static_cast<uint32_t>(id));
+}
+__device__ __forceinline__ int32_t id_of(unsigned long long key) {
+  return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(key));
+}
+__device__ __forceinline__ float score_of(unsigned long long key) {
+  const auto bits = static_cast<uint32_t>(key >> 32);
+  return __uint_as_float((bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits);
+}
+
 constexpr int kRowThreads = 1024;
 constexpr int kRowWarps = kRowThreads / kWarpLanes;
 

@@ -66,6 +66,12 @@ cudaError_t commit(const RoundArgs& round, Launch launch);
 constexpr int64_t argmax_scratch_bytes(int rows) { return rows * 16; }
 cudaError_t argmax(const RoundArgs& round, const LogitsArgs& logits, int32_t* ids, void* scratch,
                    Launch launch);
+/// choices (rows, 2): the bits of a row's largest logit and its id, counted from `first_id`; for
+/// `join_argmax`. Scratch as above.
+cudaError_t share_argmax(const float* logits, int rows, int columns, int first_id, int32_t* choices,
+                         void* scratch, Launch launch);
+/// ids[r] = the best of choices (shares, rows, 2) at row r.
+cudaError_t join_argmax(const int32_t* choices, int shares, int rows, int32_t* ids, Launch launch);
 cudaError_t gumbel_argmax(const RoundArgs& round, const float* probs, int rows, int first,
                           int32_t* ids, void* scratch, Launch launch);
 

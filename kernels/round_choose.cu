@@ -55,15 +55,10 @@ __global__ void commit_kernel(const __grid_constant__ RoundArgs round) {
   }
 }
 
-/// Keys that order by score, then by lower id.
-__device__ __forceinline__ unsigned long long choice_key(float score, int id) {
-  return (static_cast<unsigned long long>(ordered_bits(score)) << 32) |
-         (0xffffffffu - static_cast<uint32_t>(id));
-}
-
-/// Joins the slices of a row; the last block to arrive writes the choice and clears the scratch.
+/// Joins the slices of a row; the last block to arrive writes the winner and clears the scratch.
 /// Maxima of integers: the order of arrival does not matter.
-__device__ void choose(unsigned long long key, int row, int rows, int32_t* ids, void* scratch) {
+template <typename Write>
+__device__ void choose(unsigned long long key, int row, int rows, void* scratch, Write write) {
   __shared__ unsigned long long keys[kChooseThreads / kWarpLanes];
 #pragma unroll
   for (int offset = kWarpLanes / 2; offset > 0; offset /= 2) {
@@ -82,7 +77,7 @@ __device__ void choose(unsigned long long key, int row, int rows, int32_t* ids, 
   __threadfence();
   const unsigned long long winner = atomicExch(best + row, 0ull);
   arrived[row] = 0;
-  ids[row] = static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(winner));
+  write(winner);
 }
 
 __global__ __launch_bounds__(kChooseThreads) void argmax_kernel(
@@ -98,7 +93,41 @@ __global__ __launch_bounds__(kChooseThreads) void argmax_kernel(
     const unsigned long long key = choice_key(logits(i), i);
     best = key > best ? key : best;
   }
-  choose(best, row, args.rows, ids, scratch);
+  choose(best, row, args.rows, scratch,
+         [=](unsigned long long winner) { ids[row] = id_of(winner); });
+}
+
+__global__ __launch_bounds__(kChooseThreads) void share_argmax_kernel(const float* logits, int rows,
+                                                                      int columns, int first_id,
+                                                                      int2* choices,
+                                                                      void* scratch) {
+  let_next_kernel_start();
+  wait_for_earlier_work();
+  const int row = blockIdx.y;
+  const float* const x = logits + static_cast<int64_t>(row) * columns;
+  unsigned long long best = 0;
+  for (int i = static_cast<int>(blockIdx.x * kChooseThreads + threadIdx.x); i < columns;
+       i += static_cast<int>(gridDim.x) * kChooseThreads) {
+    const unsigned long long key = choice_key(x[i], first_id + i);
+    best = key > best ? key : best;
+  }
+  choose(best, row, rows, scratch, [=](unsigned long long winner) {
+    choices[row] = {__float_as_int(score_of(winner)), id_of(winner)};
+  });
+}
+
+__global__ void join_argmax_kernel(const int2* choices, int shares, int rows, int32_t* ids) {
+  let_next_kernel_start();
+  wait_for_earlier_work();
+  for (int row = static_cast<int>(threadIdx.x); row < rows; row += static_cast<int>(blockDim.x)) {
+    unsigned long long best = 0;
+    for (int share = 0; share < shares; ++share) {
+      const int2 choice = choices[share * rows + row];
+      const unsigned long long key = choice_key(__int_as_float(choice.x), choice.y);
+      best = key > best ? key : best;
+    }
+    ids[row] = id_of(best);
+  }
 }
 
 /// Standard Gumbel noise from 32 random bits, as core/philox.cpp makes it.
@@ -143,7 +172,7 @@ __global__ __launch_bounds__(kChooseThreads) void gumbel_kernel(
       best = candidate > best ? candidate : best;
     }
   }
-  choose(best, row, rows, ids, scratch);
+  choose(best, row, rows, scratch, [=](unsigned long long winner) { ids[row] = id_of(winner); });
 }
 
 }  // namespace
@@ -165,6 +194,18 @@ cudaError_t argmax(const RoundArgs& round, const LogitsArgs& logits, int32_t* id
                    Launch launch) {
   return launch_kernel(argmax_kernel, dim3(kSlices, static_cast<unsigned>(logits.rows)),
                        dim3(kChooseThreads), 0, launch, round, logits, ids, scratch);
+}
+
+cudaError_t share_argmax(const float* logits, int rows, int columns, int first_id, int32_t* choices,
+                         void* scratch, Launch launch) {
+  return launch_kernel(share_argmax_kernel, dim3(kSlices, static_cast<unsigned>(rows)),
+                       dim3(kChooseThreads), 0, launch, logits, rows, columns, first_id,
+                       reinterpret_cast<int2*>(choices), scratch);
+}
+
+cudaError_t join_argmax(const int32_t* choices, int shares, int rows, int32_t* ids, Launch launch) {
+  return launch_kernel(join_argmax_kernel, dim3(1), dim3(kChooseThreads), 0, launch,
+                       reinterpret_cast<const int2*>(choices), shares, rows, ids);
 }
 
 cudaError_t gumbel_argmax(const RoundArgs& round, const float* probs, int rows, int first,

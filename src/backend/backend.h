@@ -127,6 +127,10 @@ class Backend {
   /// ranks of a tensor split computed.                        parts (ranks, out.count()) f32, out
   /// f32
   virtual void add_parts(TensorView parts, TensorView out, Stream& stream) = 0;
+  /// `add_parts` to hidden, then normed = the RMS norm of hidden, as `matmul_add_norm` leaves it.
+  ///                                       hidden (rows, d) f32, d a multiple of NormedRows::kPart
+  virtual void add_parts_norm(TensorView parts, TensorView hidden, TensorView norm_weight,
+                              const NormedRows& normed, Stream& stream) = 0;
 
   // The round
   // ------------------------------------------------------------------------------------------------------
@@ -141,6 +145,14 @@ class Backend {
   /// logits (rows, n) f32, n <= or > V; ids >= V are never chosen.
   virtual void argmax(const RoundView& round, TensorView logits, const SamplingTransform& transform,
                       int prefix, const uint8_t* allowed, int32_t* ids, Stream& stream) = 0;
+  /// What `join_argmax` needs of logits that are one rank's share of a vocabulary, from id
+  /// `first_id` on: in choices[r] the bits of row r's largest, and its id, the smallest of equals.
+  ///                                     logits (rows, n) f32, choices (rows, 2) i32
+  virtual void share_argmax(TensorView logits, int first_id, TensorView choices,
+                            Stream& stream) = 0;
+  /// ids[r] = what `argmax` gives, without penalties or mask, of row r of all shares side by side,
+  /// which are in the order of their ids.                    choices (shares, rows, 2) i32
+  virtual void join_argmax(TensorView choices, int32_t* ids, Stream& stream) = 0;
   /// probs[r] = the distribution of row r after the transforms, over ids 0 … V - 1; ids the logits
   /// lack or `allowed` forbids have probability exactly 0. Prefix as above. logits (rows, n) f32,
   /// probs (rows, V) f32

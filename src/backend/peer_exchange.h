@@ -21,6 +21,13 @@ class PeerExchange {
   /// out += rank 0's terms + rank 1's terms + …, in this order: the bits of gathering and
   /// `Backend::add_parts`. float32, a multiple of 4 elements.
   virtual void add(TensorView terms, TensorView out, Stream& stream) = 0;
+  /// `add` to hidden, then normed = the norm of hidden: the bits of `Backend::add_parts_norm`.
+  virtual void add_norm(TensorView terms, TensorView hidden, TensorView norm_weight,
+                        const NormedRows& normed, Stream& stream) = 0;
+  /// ids[r] = what `Backend::join_argmax` gives of all ranks' choices, (rows, 2) each, of at most
+  /// kMostChoices rows. Null: this rank does not want them.
+  virtual void join_argmax(TensorView choices, int32_t* ids, Stream& stream) = 0;
+  static constexpr int64_t kMostChoices = 256;
   /// words = the root's words; elements of 4 bytes, a multiple of 4 of them.
   virtual void broadcast(TensorView words, int root, Stream& stream) = 0;
   /// Makes kernels that wait give up, now or later, on every rank. What they were to give is

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "core/tensor_view.h"
+
 namespace tandem {
 
 /// No round has more drafts than this (DESIGN 8).
@@ -65,6 +67,10 @@ struct SamplingTransform {
   }
   bool operator==(const SamplingTransform&) const = default;
 };
+
+/// Checks what `Backend::share_argmax` and `join_argmax` are given. @throws ShapeError
+void check_share(const TensorView& logits, const TensorView& choices);
+void check_choices(const TensorView& choices);
 
 /// How `Backend::accept` decides (DESIGN 5).
 enum class AcceptRule : uint8_t {

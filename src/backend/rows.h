@@ -16,7 +16,7 @@ struct Rows {
   TensorView sequences;  ///< (max_rows) i32 index into the page tables
 };
 
-/// The RMS norm of some rows on its way from `Backend::matmul_add_norm` to
+/// The RMS norm of some rows on its way from `Backend::matmul_add_norm` or `add_parts_norm` to
 /// `Backend::matmul_normed`.
 struct NormedRows {
   /// Elements that share a sum of squares.

@@ -36,6 +36,10 @@ class LanguageModel {
   /// view is empty.
   virtual TensorView forward(const Rows& rows, int first_logits_row, Stream& stream) = 0;
 
+  /// As `forward`, with no more of a row's logits than which is the largest: ids[r] = the smallest
+  /// id that has it of row first_row + r. `ids` lies on `backend()`'s device.
+  virtual void forward_argmax(const Rows& rows, int first_row, int32_t* ids, Stream& stream);
+
   /// Call it once queued passes are done: tells of what went wrong on devices meanwhile.
   /// @throws DeviceError, and what the passes gave means nothing
   virtual void check() const {}

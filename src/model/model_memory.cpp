@@ -30,17 +30,18 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
                            const ModelLimits& limits, DeviceKind kind) {
   const int64_t rows = limits.max_rows;
   const int64_t head_dim = config.head_dim;
+  const bool tensor = shard.split == Split::kTensor;
   BufferShapes shapes;
   shapes.hidden = {rows, config.hidden_size};
   shapes.normed = {rows, config.hidden_size};
-  shapes.squares = {shard.split == Split::kTensor ? 0 : rows,
-                    NormedRows::parts(config.hidden_size)};
+  // Sums of several ranks carry a norm along in whole parts.
+  const bool carries = !tensor || config.hidden_size % NormedRows::kPart == 0;
+  shapes.squares = {carries ? rows : 0, NormedRows::parts(config.hidden_size)};
   shapes.qkv = {rows, (shard.heads.size() + 2 * shard.kv_heads.size()) * head_dim};
   shapes.mixed = {rows, shard.heads.size() * head_dim};
   shapes.gated = {rows, shard.mlp.size()};
   shapes.angles = {rows, head_dim};
-  shapes.projected = {shard.split == Split::kTensor ? rows : 0, config.hidden_size};
-  const bool tensor = shard.split == Split::kTensor;
+  shapes.projected = {tensor ? rows : 0, config.hidden_size};
   const int64_t gathered = tensor ? std::min<int64_t>(rows, RankSum::kGatheredRows) : 0;
   shapes.gathered = {shard.world_size * gathered, config.hidden_size};
   shapes.peer_memory = {
@@ -56,6 +57,9 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
   shapes.logits = {shard.is_leader() ? logits_rows : 0, config.vocab_size};
   shapes.shard_logits = {tensor ? logits_rows * shard.vocab.size() : 0};
   shapes.received_logits = {tensor && shard.is_leader() ? logits_rows * share : 0};
+  constexpr int kChoiceWords = 2;  // a logit and its id
+  shapes.choices = {tensor ? logits_rows : 0, kChoiceWords};
+  shapes.gathered_choices = {shard.world_size * shapes.choices[0], kChoiceWords};
   return shapes;
 }
 
@@ -100,6 +104,8 @@ uint64_t logits_bytes(const ModelConfig& config, const ModelShard& shard,
       .add(DType::kF32, shapes.logits)
       .add(DType::kF32, shapes.shard_logits)
       .add(DType::kF32, shapes.received_logits)
+      .add(DType::kI32, shapes.choices)
+      .add(DType::kI32, shapes.gathered_choices)
       .bytes();
 }
 

@@ -36,6 +36,7 @@ struct BufferShapes {
   Shape gathered;     ///< activations too: what RankSum works with
   Shape peer_memory;  ///< and what RankSum or PassLink does between GPUs
   Shape logits, shard_logits, received_logits;
+  Shape choices, gathered_choices;  ///< what stands for them where only the largest is wanted
 };
 BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
                            const ModelLimits& limits, DeviceKind kind);

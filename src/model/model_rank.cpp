@@ -26,8 +26,13 @@ void ModelRank::execute(const RankCommand& command) {
       return model_->fork(command.a, command.b, command.c, *stream_);
     case RankCommand::Kind::kForward:
       return forward(command);
-    case RankCommand::Kind::kCapture:
+    case RankCommand::Kind::kArgmax:
+      return forward_argmax(command);
+    case RankCommand::Kind::kCaptureForward:
       graphs_[command.c] = backend_.capture(*stream_, [&] { forward(command); });
+      return;
+    case RankCommand::Kind::kCaptureArgmax:
+      graphs_[command.c] = backend_.capture(*stream_, [&] { forward_argmax(command); });
       return;
     case RankCommand::Kind::kLaunch: {
       const auto graph = graphs_.find(command.c);
@@ -50,6 +55,12 @@ void ModelRank::forward(const RankCommand& command) {
   Rows rows;
   rows.count = command.a;
   model_->forward(rows, command.b, *stream_);
+}
+
+void ModelRank::forward_argmax(const RankCommand& command) {
+  Rows rows;
+  rows.count = command.a;
+  model_->forward_argmax(rows, command.b, nullptr, *stream_);
 }
 
 }  // namespace tandem

@@ -34,6 +34,7 @@ class ModelRank {
 
  private:
   void forward(const RankCommand& command);
+  void forward_argmax(const RankCommand& command);
 
   Backend& backend_;
   std::unique_ptr<Communicator> communicator_;

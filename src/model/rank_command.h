@@ -8,14 +8,16 @@ namespace tandem {
 /// sent to another process.
 struct RankCommand {
   enum class Kind : int32_t {
-    kReserve,   ///< a: sequence, b: tokens
-    kTruncate,  ///< a: sequence, b: tokens
-    kFork,      ///< a: from, b: to, c: tokens
-    kForward,   ///< a: rows, b: first row with logits
-    kCapture,   ///< the same, captured and kept under the number c
-    kLaunch,    ///< c: what was captured under this number
-    kForget,    ///< c: the number, which may be used again
-    kStop,      ///< the model is no longer needed
+    kReserve,         ///< a: sequence, b: tokens
+    kTruncate,        ///< a: sequence, b: tokens
+    kFork,            ///< a: from, b: to, c: tokens
+    kForward,         ///< a: rows, b: first row with logits
+    kArgmax,          ///< the same, of whose logits only the largest are wanted
+    kCaptureForward,  ///< as kForward, captured and kept under the number c
+    kCaptureArgmax,   ///< as kArgmax, likewise
+    kLaunch,          ///< c: what was captured under this number
+    kForget,          ///< c: the number, which may be used again
+    kStop,            ///< the model is no longer needed
   };
   Kind kind = Kind::kForward;
   int32_t a = 0;

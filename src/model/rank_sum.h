@@ -9,7 +9,7 @@
 
 namespace tandem {
 
-/// Adds up what the ranks of a tensor split computed.
+/// Brings together what the ranks of a tensor split computed.
 ///
 /// Up to kGatheredRows rows, those of a decoding round, the terms are added up in rank order, so
 /// that a row has the same bits whatever rows travel with it (DESIGN 4): through the devices' own
@@ -29,6 +29,12 @@ class RankSum {
 
   /// out += the sum of every rank's terms. Both (rows, hidden) f32; the terms are overwritten.
   void add(TensorView terms, TensorView out, Stream& stream);
+  /// `add` to hidden, then normed = its RMS norm for `Backend::matmul_normed`.
+  void add_norm(TensorView terms, TensorView hidden, TensorView norm_weight,
+                const NormedRows& normed, Stream& stream);
+  /// ids[r] = what `Backend::join_argmax` gives of every rank's choices at row r; null where they
+  /// are not wanted.              choices (rows, 2) i32, gathered (ranks, rows, 2), to work in
+  void join_argmax(TensorView choices, TensorView gathered, int32_t* ids, Stream& stream);
   /// Replaces values of 4 bytes by the root's.
   void broadcast(TensorView values, int root, Stream& stream);
 

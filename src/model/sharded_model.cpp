@@ -370,20 +370,31 @@ void ShardedModel::fork(int from, int to, int tokens, Stream& stream) {
               [&] { leader().fork(from, to, tokens, stream); });
 }
 
-TensorView ShardedModel::forward(const Rows& rows, int first_logits_row, Stream& stream) {
-  leader().check_pass(rows.count, first_logits_row);
-  RankCommand command{RankCommand::Kind::kForward, rows.count, first_logits_row};
+void ShardedModel::pass(RankCommand::Kind kind, int rows, int first_row, Stream& stream,
+                        const std::function<void()>& leaders_part) {
+  leader().check_pass(rows, first_row);
+  RankCommand command{kind, rows, first_row};
   if (capturing_) {
-    command.kind = RankCommand::Kind::kCapture;
+    command.kind = kind == RankCommand::Kind::kArgmax ? RankCommand::Kind::kCaptureArgmax
+                                                      : RankCommand::Kind::kCaptureForward;
     command.c = next_pass_++;
     captured_.push_back(command.c);
   }
   if (!capturing_) watch_->begin();
-  TensorView logits;
-  command_all(OnError::kAbort, command,
-              [&] { logits = leader().forward(rows, first_logits_row, stream); });
+  command_all(OnError::kAbort, command, leaders_part);
   if (!capturing_) watch_->queued(stream);
+}
+
+TensorView ShardedModel::forward(const Rows& rows, int first_logits_row, Stream& stream) {
+  TensorView logits;
+  pass(RankCommand::Kind::kForward, rows.count, first_logits_row, stream,
+       [&] { logits = leader().forward(rows, first_logits_row, stream); });
   return logits;
+}
+
+void ShardedModel::forward_argmax(const Rows& rows, int first_row, int32_t* ids, Stream& stream) {
+  pass(RankCommand::Kind::kArgmax, rows.count, first_row, stream,
+       [&] { leader().forward_argmax(rows, first_row, ids, stream); });
 }
 
 /// What the leader captured, and the numbers under which the others keep their parts.

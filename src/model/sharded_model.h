@@ -76,6 +76,7 @@ class ShardedModel final : public LanguageModel {
   void truncate(int sequence, int tokens, Stream& stream) override;
   void fork(int from, int to, int tokens, Stream& stream) override;
   TensorView forward(const Rows& rows, int first_logits_row, Stream& stream) override;
+  void forward_argmax(const Rows& rows, int first_row, int32_t* ids, Stream& stream) override;
   /// Every rank captures its part of the passes; a launch launches all.
   std::unique_ptr<Graph> capture(Stream& stream, const std::function<void()>& work) override;
   void check() const override;
@@ -123,6 +124,9 @@ class ShardedModel final : public LanguageModel {
   /// The leader does its part on the calling thread, the others obey.
   void command_all(OnError on_error, const RankCommand& command,
                    const std::function<void()>& leaders_part);
+  /// The ranks run a pass, of kind kForward or kArgmax, the leader as `leaders_part` says.
+  void pass(RankCommand::Kind kind, int rows, int first_row, Stream& stream,
+            const std::function<void()>& leaders_part);
   /// Every rank's sums go this way from now on.
   void use_peers(bool use);
   double measure_sums();

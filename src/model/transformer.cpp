@@ -91,6 +91,8 @@ void Transformer::allocate_buffers() {
   logits_ = logits_arena_.take(DType::kF32, shapes.logits);
   shard_logits_ = logits_arena_.take(DType::kF32, shapes.shard_logits);
   received_logits_ = logits_arena_.take(DType::kF32, shapes.received_logits);
+  choices_ = logits_arena_.take(DType::kI32, shapes.choices);
+  gathered_choices_ = logits_arena_.take(DType::kI32, shapes.gathered_choices);
 }
 
 Transformer::Buffers Transformer::Buffers::first(int rows) const {
@@ -136,24 +138,45 @@ void Transformer::check_pass(int rows, int first_logits_row) const {
 
 TensorView Transformer::forward(const Rows& given, int first_logits_row, Stream& stream) {
   check_pass(given.count, first_logits_row);
+  const Buffers b = run_body(given, stream);
+  if (!shard_.has_head || first_logits_row == given.count) return {};
+  const TensorView logits = run_head(b, first_logits_row, stream);  // (rows - first, vocab)
+  return shard_.split == Split::kTensor ? gather_logits(logits, stream) : logits;
+}
+
+void Transformer::forward_argmax(const Rows& given, int first_row, int32_t* ids, Stream& stream) {
+  if (shard_.split != Split::kTensor) {
+    LanguageModel::forward_argmax(given, first_row, ids, stream);
+    return;
+  }
+  check_pass(given.count, first_row);
+  const int64_t count = given.count - first_row;
+  const Buffers b = run_body(given, stream);
+  if (count == 0) return;
+  const TensorView logits = run_head(b, first_row, stream);  // (rows - first, share)
+  const TensorView choices = choices_.rows(0, count);        // (rows - first, 2)
+  const TensorView gathered = gathered_choices_.rows(0, shard_.world_size * count)
+                                  .reshaped({shard_.world_size, count, choices.dim(1)});
+  backend_.share_argmax(logits, static_cast<int>(shard_.vocab.begin), choices, stream);
+  rank_sum_->join_argmax(choices, gathered, ids, stream);
+}
+
+Transformer::Buffers Transformer::run_body(const Rows& given, Stream& stream) {
   backend_.lend_workspace(workspace_, stream);
   const Rows rows = share_rows(given, stream);
   const Buffers b = buffers_.first(rows.count);
   embed(rows, b, stream);                                           // (rows, hidden)
   backend_.rope_angles(rows, weights_.inv_freq, b.angles, stream);  // (rows, head_dim)
   run_layers(rows, b, stream);
-  if (!shard_.has_head) {
-    hand_on(b, stream);
-    return {};
-  }
-  return run_head(b, first_logits_row, stream);  // (rows - first, vocab)
+  if (!shard_.has_head) hand_on(b, stream);
+  return b;
 }
 
 void Transformer::run_layers(const Rows& rows, const Buffers& b, Stream& stream) {
   const std::vector<LayerWeights>& layers = weights_.layers;
   if (layers.empty()) return;
-  NormedRows normed = b.normed;  // a layer split's: as the rank in front left it
-  if (shard_.has_embedding) {
+  NormedRows normed = b.normed;  // as the rank in front, or the sum of the embeddings left it
+  if (shard_.has_embedding && shard_.split != Split::kTensor) {
     normed.squares = {};
     backend_.rms_norm(b.hidden, layers[0].attention_norm, normed.eps, normed.values, stream);
   }
@@ -193,9 +216,10 @@ void Transformer::add_projection(TensorView x, const WeightView& weight,
     return;
   }
   backend_.matmul(x, weight, Epilogue::kStore, b.projected, stream);
-  rank_sum_->add(b.projected, b.hidden, stream);
-  if (!next_norm.empty()) {
-    backend_.rms_norm(b.hidden, next_norm, b.normed.eps, b.normed.values, stream);
+  if (next_norm.empty()) {
+    rank_sum_->add(b.projected, b.hidden, stream);
+  } else {
+    rank_sum_->add_norm(b.projected, b.hidden, next_norm, b.normed, stream);
   }
 }
 
@@ -218,7 +242,7 @@ void Transformer::embed(const Rows& rows, const Buffers& b, Stream& stream) {
   // A rank that does not hold a token's row contributes zeros.
   backend_.embed(rows, weights_.embedding, b.projected, stream);
   backend_.fill_zero(b.hidden.data(), b.hidden.bytes(), stream);
-  rank_sum_->add(b.projected, b.hidden, stream);
+  rank_sum_->add_norm(b.projected, b.hidden, weights_.layers[0].attention_norm, b.normed, stream);
 }
 
 void Transformer::hand_on(const Buffers& b, Stream& stream) {
@@ -235,7 +259,6 @@ void Transformer::hand_on(const Buffers& b, Stream& stream) {
 
 TensorView Transformer::run_head(const Buffers& b, int first_row, Stream& stream) {
   const int64_t count = b.hidden.dim(0) - first_row;
-  if (count == 0) return {};
   const TensorView normed = b.normed.values.rows(0, count);
   backend_.rms_norm(b.hidden.rows(first_row, count), weights_.final_norm, config_.rms_norm_eps,
                     normed, stream);
@@ -247,15 +270,14 @@ TensorView Transformer::run_head(const Buffers& b, int first_row, Stream& stream
   const int64_t share = shard_.vocab.size();
   const TensorView logits = shard_logits_.rows(0, count * share).reshaped({count, share});
   backend_.matmul(normed, weights_.head, Epilogue::kStore, logits, stream);
-  if (!shard_.is_leader()) {
-    communicator_->send(logits, shard_.leader(), stream);
-    return {};
-  }
-  gather_logits(logits, stream);
-  return logits_.rows(0, count);
+  return logits;
 }
 
-void Transformer::gather_logits(TensorView own, Stream& stream) {
+TensorView Transformer::gather_logits(TensorView own, Stream& stream) {
+  if (!shard_.is_leader()) {
+    communicator_->send(own, shard_.leader(), stream);
+    return {};
+  }
   const int64_t count = own.dim(0);
   for (int rank = 0; rank < shard_.world_size; ++rank) {
     const Range share = ModelShard::vocab_share(config_.vocab_size, rank, shard_.world_size);
@@ -270,6 +292,7 @@ void Transformer::gather_logits(TensorView own, Stream& stream) {
       backend_.copy(target, source.data(), source.bytes(), stream);
     }
   }
+  return logits_.rows(0, count);
 }
 
 Rows Transformer::share_rows(const Rows& given, Stream& stream) {

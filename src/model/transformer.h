@@ -60,6 +60,8 @@ class Transformer final : public LanguageModel {
 
   /// @throws ShapeError when rows exceed max_rows, or the rows with logits max_logits_rows
   TensorView forward(const Rows& rows, int first_logits_row, Stream& stream) override;
+  /// A tensor split's ranks bring their shares' largest together instead of the logits.
+  void forward_argmax(const Rows& rows, int first_row, int32_t* ids, Stream& stream) override;
   /// What `forward` checks first.
   void check_pass(int rows, int first_logits_row) const;
 
@@ -104,6 +106,8 @@ class Transformer final : public LanguageModel {
 
   void allocate_buffers();
   Rows share_rows(const Rows& rows, Stream& stream);
+  /// Everything in front of the head; what remains is in b.hidden.
+  Buffers run_body(const Rows& given, Stream& stream);
   void embed(const Rows& rows, const Buffers& b, Stream& stream);
   void run_layers(const Rows& rows, const Buffers& b, Stream& stream);
   /// `normed` is the norm of the hidden states; `next_norm` the weight of the norm behind the
@@ -116,8 +120,10 @@ class Transformer final : public LanguageModel {
   void hand_on(const Buffers& b, Stream& stream);
   /// Whether a pass of so many rows goes through the link.
   bool is_linked(int64_t rows) const { return link_ != nullptr && rows <= kLinkedRows; }
+  /// This rank's logits of the rows from `first_row` on.
   TensorView run_head(const Buffers& b, int first_row, Stream& stream);
-  void gather_logits(TensorView own, Stream& stream);
+  /// Every rank's logits side by side, on the leader; empty elsewhere.
+  TensorView gather_logits(TensorView own, Stream& stream);
 
   ModelConfig config_;
   ModelShard shard_;
@@ -137,8 +143,10 @@ class Transformer final : public LanguageModel {
   TensorView workspace_;             ///< what wide products work in
   TensorView shared_rows_;   ///< (4 * max_rows) i32: what the leader broadcasts; several ranks only
   TensorView shard_logits_;  ///< (logits_rows * this rank's vocabulary) f32, tensor split only
-  TensorView received_logits_;  ///< the same of another rank, on the leader
-  TensorView logits_;           ///< (logits_rows, vocab) f32, on the leader
+  TensorView received_logits_;   ///< the same of another rank, on the leader
+  TensorView logits_;            ///< (logits_rows, vocab) f32, on the leader
+  TensorView choices_;           ///< (logits_rows, 2) i32, for `forward_argmax` of a tensor split
+  TensorView gathered_choices_;  ///< (ranks * logits_rows, 2) i32, likewise
 };
 
 }  // namespace tandem

@@ -35,8 +35,8 @@ void Verifier::run(int num_drafts, Stream& stream) {
   const RoundView& round = state_.view();
   const Rows rows = state_.rows().rows(num_drafts + 1);
   backend.round_rows(round, 0, sequence_, rows, stream);
-  const TensorView logits = main_.forward(rows, 0, stream);  // (K + 1, V)
-  backend.accept(round, choose(num_drafts, logits, stream), num_drafts, stream);
+  const TensorView logits = look(rows, num_drafts, stream);
+  backend.accept(round, accept_rule(num_drafts), num_drafts, stream);
   if (expected_acceptance_ && rule_.kind != DecodeRule::Kind::kGreedy) {
     backend.expected_acceptance(round, num_drafts, state_.expected_acceptance(), stream);
   }
@@ -62,20 +62,36 @@ void Verifier::force(int num_drafts, Stream& stream) {
                static_cast<size_t>(round.sequences) * sizeof(int32_t), stream);
 }
 
-AcceptRule Verifier::choose(int num_drafts, TensorView logits, Stream& stream) {
+TensorView Verifier::look(const Rows& rows, int num_drafts, Stream& stream) {
+  const bool greedy = rule_.kind == DecodeRule::Kind::kGreedy;
+  if (greedy && !rule_.transform.has_penalties() && top_logprobs_ < 0) {
+    main_.forward_argmax(rows, 0, state_.view().main_tokens, stream);
+    return {};
+  }
+  const TensorView logits = main_.forward(rows, 0, stream);  // (K + 1, V)
+  choose(logits, num_drafts, stream);
+  return logits;
+}
+
+void Verifier::choose(TensorView logits, int num_drafts, Stream& stream) {
   Backend& backend = main_.backend();
   const RoundView& round = state_.view();
   constexpr int kPrefix = 0;     // row 0 sees committed tokens alone
   constexpr int kNextToken = 1;  // row r draws the token at length + 1 + r
   if (rule_.kind == DecodeRule::Kind::kGreedy) {
     backend.argmax(round, logits, rule_.transform, kPrefix, nullptr, round.main_tokens, stream);
-    return AcceptRule::kExact;
+    return;
   }
   const TensorView probs = state_.main_probs(num_drafts);
   backend.distribution(round, logits, rule_.transform, kPrefix, nullptr, probs, stream);
+  if (accept_rule(num_drafts) == AcceptRule::kExact) {
+    backend.gumbel_argmax(round, probs, kNextToken, round.main_tokens, stream);
+  }
+}
+
+AcceptRule Verifier::accept_rule(int num_drafts) const {
   if (rule_.kind == DecodeRule::Kind::kRejection && num_drafts > 0) return AcceptRule::kRejection;
   if (rule_.kind == DecodeRule::Kind::kBlock && num_drafts > 0) return AcceptRule::kBlock;
-  backend.gumbel_argmax(round, probs, kNextToken, round.main_tokens, stream);
   return AcceptRule::kExact;
 }
 

@@ -35,7 +35,10 @@ class Verifier {
 
  private:
   void run(int num_drafts, Stream& stream);
-  AcceptRule choose(int num_drafts, TensorView logits, Stream& stream);
+  /// The main model's pass and what it says of each row. @return the logits, where they are wanted
+  TensorView look(const Rows& rows, int num_drafts, Stream& stream);
+  void choose(TensorView logits, int num_drafts, Stream& stream);
+  AcceptRule accept_rule(int num_drafts) const;
   void force(int num_drafts, Stream& stream);
 
   LanguageModel& main_;

@@ -183,6 +183,34 @@ TEST_CASE("Over GPUs, a row has the same bits whatever rows travel with it") {
   }
 }
 
+constexpr int kShareTokens = 200;
+
+TEST_CASE("Over GPUs, shares of the vocabulary choose what the whole rows do") {
+  for (const int ranks : rank_counts()) {
+    const ModelConfig config = ModelConfig::from_folder(kMain);
+    for (const AllReduce way : {AllReduce::kNccl, AllReduce::kPeer}) {
+      Split split(config, tensor_placement(config, ranks), way);
+      CAPTURE(ranks, split.sums);
+      test::ModelRunner runner(*split.model);
+      const std::vector<int32_t> tokens = some_tokens(40);
+      for (const size_t count : {1, 2, 5, 16, 40}) {
+        const auto part = std::span(tokens).first(count);
+        const std::vector<float> logits = runner.run(part, 0);
+        const auto vocab = static_cast<size_t>(config.vocab_size);
+        std::vector<int32_t> expected;
+        for (size_t i = 0; i < count; ++i) {
+          expected.push_back(test::argmax(std::span(logits).subspan(i * vocab, vocab)));
+        }
+        CHECK(runner.run_argmax(part, 0) == expected);
+      }
+      SpeculativeDecoder decoder(*split.model, nullptr, 0);
+      DecodeSettings whole_rows;
+      whole_rows.logprobs = 0;
+      CHECK(decode(decoder, {}, kShareTokens) == decode(decoder, whole_rows, kShareTokens));
+    }
+  }
+}
+
 constexpr int kPairDrafts = 5, kPairTokens = 300;
 
 /// A decoder with the bundled draft on a device.

@@ -12,6 +12,8 @@
 #include "model/model_loader.h"
 #include "model/token_scores.h"
 #include "plan/placement.h"
+#include "spec/model_drafter.h"
+#include "spec/speculative_decoder.h"
 #include "support/catch.h"
 #include "support/forwarding_communicator.h"
 #include "support/model_runner.h"
@@ -30,6 +32,10 @@ struct Devices {
 
   Devices(const std::filesystem::path& folder, const ModelConfig& config,
           const Placement& placement, const Transformer::Options& options,
+          const std::string& capacity = "")
+      : Devices([folder] { return open_weights(folder); }, config, placement, options, capacity) {}
+  Devices(const ShardedModel::OpenWeights& open, const ModelConfig& config,
+          const Placement& placement, const Transformer::Options& options,
           const std::string& capacity = "") {
     auto communicators = make_thread_communicators(placement.ranks());
     std::vector<ShardedModel::Rank> ranks;
@@ -39,8 +45,7 @@ struct Devices {
       ranks.push_back(
           {placement.shards[index], backends[index].get(), std::move(communicators[index])});
     }
-    model = std::make_unique<ShardedModel>(
-        config, std::move(ranks), [&] { return open_weights(folder); }, options);
+    model = std::make_unique<ShardedModel>(config, std::move(ranks), open, options);
   }
 };
 
@@ -129,6 +134,133 @@ TEST_CASE("Under a tensor split too, a row has the same bits whatever rows trave
         runner.run(std::span(tokens).subspan(i, 1), static_cast<int>(i));
     REQUIRE(std::memcmp(alone.data(), together.data() + i * vocab, vocab * sizeof(float)) == 0);
   }
+}
+
+/// The bundled main model with fewer embeddings, which ids repeat in turn: with its tied head,
+/// every row's largest logit stands at several ids.
+class RepeatingSource final : public WeightSource {
+ public:
+  static constexpr int64_t kPeriod = 1000;
+
+  std::string name() const override { return inner_->name(); }
+  bool has(std::string_view tensor) const override { return inner_->has(tensor); }
+  TensorInfo info(std::string_view tensor) const override { return inner_->info(tensor); }
+  HostMatrix tensor(std::string_view tensor) override {
+    HostMatrix matrix = inner_->tensor(tensor);
+    if (tensor.find("embed_tokens") == std::string_view::npos) return matrix;
+    const size_t row_bytes = static_cast<size_t>(matrix.row_stride) * size_of(matrix.dtype);
+    repeated_.resize(static_cast<size_t>(matrix.rows) * row_bytes);
+    for (int64_t row = 0; row < matrix.rows; ++row) {
+      std::memcpy(repeated_.data() + static_cast<size_t>(row) * row_bytes,
+                  static_cast<const std::byte*>(matrix.data) +
+                      static_cast<size_t>(row % kPeriod) * row_bytes,
+                  row_bytes);
+    }
+    matrix.data = repeated_.data();
+    return matrix;
+  }
+  void done_with(std::string_view tensor) override { inner_->done_with(tensor); }
+
+ private:
+  std::unique_ptr<WeightSource> inner_ = open_weights(kMain);
+  std::vector<std::byte> repeated_;
+};
+
+std::vector<int32_t> largest_of_rows(const std::vector<float>& logits, int vocab) {
+  const auto columns = static_cast<size_t>(vocab);
+  std::vector<int32_t> ids;
+  for (size_t at = 0; at < logits.size(); at += columns) {
+    ids.push_back(test::argmax(std::span(logits).subspan(at, columns)));
+  }
+  return ids;
+}
+
+TEST_CASE("Shares of a tensor split choose what the whole rows do, of equal logits the lowest id") {
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const bool repeats = GENERATE(false, true);
+  const int ranks = GENERATE(2, 3, 5, 8);  // 5: shares of 1,229 and one of 1,228
+  const auto open = [repeats]() -> std::unique_ptr<WeightSource> {
+    if (repeats) return std::make_unique<RepeatingSource>();
+    return open_weights(kMain);
+  };
+  Devices devices(open, config, tensor_placement(config, ranks), small());
+  test::ModelRunner runner(*devices.model);
+  const std::vector<int32_t> tokens = some_tokens(32);
+  for (const auto& [count, first_row] : {std::pair{32, 0}, {32, 25}, {16, 0}, {3, 1}, {1, 0}}) {
+    const auto part = std::span(tokens).first(static_cast<size_t>(count));
+    const std::vector<int32_t> expected =
+        largest_of_rows(runner.run(part, 0, 0, first_row), config.vocab_size);
+    CAPTURE(repeats, ranks, count, first_row);
+    CHECK(runner.run_argmax(part, 0, first_row) == expected);
+    if (repeats)
+      CHECK(*std::max_element(expected.begin(), expected.end()) < RepeatingSource::kPeriod);
+  }
+}
+
+/// Counts what is sent from rank to rank: logits, in a tensor split.
+class CountingCommunicator final : public test::ForwardingCommunicator {
+ public:
+  CountingCommunicator(std::unique_ptr<Communicator> inner, std::atomic<uint64_t>& sent_bytes)
+      : ForwardingCommunicator(std::move(inner)), sent_bytes_(sent_bytes) {}
+  void send(TensorView values, int to, Stream& stream) override {
+    sent_bytes_ += values.bytes();
+    ForwardingCommunicator::send(values, to, stream);
+  }
+
+ private:
+  std::atomic<uint64_t>& sent_bytes_;
+};
+
+std::vector<int32_t> text_of(SpeculativeDecoder& decoder, const DecodeSettings& settings) {
+  constexpr size_t kTokens = 40;
+  decoder.start(some_tokens(12), settings);
+  std::vector<int32_t> tokens;
+  while (tokens.size() < kTokens) {
+    const RoundResult& round = decoder.round(static_cast<int>(kTokens - tokens.size()));
+    tokens.insert(tokens.end(), round.tokens.begin(), round.tokens.end());
+  }
+  return tokens;
+}
+
+TEST_CASE("Greedy rounds of a tensor split gather no logits unless whole rows are wanted") {
+  constexpr int kRanks = 3, kDrafts = 3;
+  const ModelConfig config = ModelConfig::from_folder(kMain);
+  const Placement placement = tensor_placement(config, kRanks);
+  std::atomic<uint64_t> sent_bytes{0};
+  auto communicators = make_thread_communicators(kRanks);
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::vector<ShardedModel::Rank> ranks;
+  for (size_t i = 0; i < kRanks; ++i) {
+    backends.push_back(make_backend(parse_device("cpu:" + std::to_string(i)), 1));
+    ranks.push_back(
+        {placement.shards[i], backends[i].get(),
+         std::make_unique<CountingCommunicator>(std::move(communicators[i]), sent_bytes)});
+  }
+  ShardedModel model(
+      config, std::move(ranks), [] { return open_weights(kMain); }, small());
+  const auto draft = single(kSource / "models/demo/draft", *backends[0]);
+  SpeculativeDecoder decoder(
+      model, std::make_unique<ModelDrafter>(*draft, config.vocab_size, std::vector<uint8_t>{}),
+      kDrafts);
+
+  DecodeSettings greedy;
+  const std::vector<int32_t> text = text_of(decoder, greedy);
+  greedy.num_speculative_tokens = kDrafts;
+  CHECK(text_of(decoder, greedy) == text);
+  CHECK(sent_bytes == 0);
+  for (const int drafts : {0, kDrafts}) {
+    DecodeSettings whole;
+    whole.num_speculative_tokens = drafts;
+    whole.logprobs = 1;
+    const uint64_t before = sent_bytes;
+    CHECK(text_of(decoder, whole) == text);
+    CHECK(sent_bytes > before);
+  }
+  DecodeSettings penalised;
+  penalised.rule.transform.presence_penalty = 0.5f;
+  const uint64_t before = sent_bytes;
+  text_of(decoder, penalised);
+  CHECK(sent_bytes > before);
 }
 
 TEST_CASE("Families of every kind can be split") {

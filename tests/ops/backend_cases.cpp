@@ -121,6 +121,13 @@ std::vector<float> Bench::read(const TensorView& tensor) {
   return values;
 }
 
+std::vector<int32_t> Bench::read_integers(const TensorView& tensor) {
+  std::vector<int32_t> values(static_cast<size_t>(tensor.count()));
+  backend_->copy_to_host(values.data(), tensor.data(), tensor.bytes(), *stream_);
+  stream_->synchronize();
+  return values;
+}
+
 std::vector<float> random_floats(size_t count, uint64_t seed, float scale) {
   std::vector<float> values;
   for (uint32_t i = 0; values.size() < count; ++i) {

@@ -46,6 +46,7 @@ class Bench {
 
   /// The values of a float32, float16 or bfloat16 tensor.
   std::vector<float> read(const TensorView& tensor);
+  std::vector<int32_t> read_integers(const TensorView& tensor);
 
  private:
   void* allocate(size_t bytes);

@@ -170,6 +170,43 @@ TEST_CASE("CUDA norm and add agree with the CPU", "[cuda][sanitize]") {
   CHECK(relative_error(results[0], results[1]) < 1e-6);
 }
 
+TEST_CASE("CUDA leaves the norm of a sum over ranks for the next matmul", "[cuda][sanitize]") {
+  if (!has_gpu()) return;
+  constexpr int kRanks = 3;
+  const int64_t hidden = GENERATE(int64_t{48}, int64_t{320}, int64_t{4096});
+  const int64_t rows = GENERATE(int64_t{1}, int64_t{5}, int64_t{16});
+  OpRunner run(cuda_device());
+  const auto size = static_cast<size_t>(rows * hidden);
+  const std::vector<float> terms = random_bf16(size * kRanks, 1, 2.0f);
+  const std::vector<float> before = random_bf16(size, 2, 4.0f);
+  const std::vector<float> weight = random_bf16(static_cast<size_t>(hidden), 3);
+  const int64_t parts = NormedRows::parts(hidden);
+  const NormedRows normed{
+      run.activations(std::vector<float>(size, 9.0f), {rows, hidden}),
+      run.floats(std::vector<float>(static_cast<size_t>(rows * parts), 9.0f), {rows, parts}),
+      1e-5f};
+  const TensorView sum = run.floats(before, {rows, hidden});
+  const TensorView apart = run.floats(before, {rows, hidden});
+  const TensorView gathered = run.floats(terms, {kRanks * rows, hidden});
+  run.backend->add_parts_norm(gathered, sum, run.floats(weight, {hidden}), normed, *run.stream);
+  run.backend->add_parts(gathered, apart, *run.stream);
+  const std::vector<float> values = run.fetch(sum);
+  CHECK(values == run.fetch(apart));
+  const std::vector<float> scaled = run.fetch(normed.values), squares = run.fetch(normed.squares);
+  for (size_t i = 0; i < size; ++i) {
+    const float expected = values[i] * weight[i % static_cast<size_t>(hidden)];
+    REQUIRE(scaled[i] == bf16_to_float(float_to_bf16(expected)));
+  }
+  for (size_t part = 0; part < squares.size(); ++part) {
+    double expected = 0;
+    for (size_t i = part * NormedRows::kPart; i < (part + 1) * NormedRows::kPart; ++i) {
+      expected += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+    }
+    // 16 squares, each rounded, and their sum.
+    REQUIRE(squares[part] == Approx(expected).epsilon(17 * 0x1p-24));
+  }
+}
+
 TEST_CASE("CUDA attention agrees with the CPU at every width, prefill too", "[cuda]") {
   if (!has_gpu()) return;
   const Layout layout = GENERATE(Layout{8, 4, 64}, Layout{8, 2, 128}, Layout{2, 2, 32},

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <set>
 
 #include "op_runner.h"
@@ -207,6 +208,41 @@ TEST_CASE("CUDA choices and distributions agree with the CPU", "[cuda]") {
 TEST_CASE("CUDA choices and distributions in few launches", "[cuda][sanitize]") {
   if (!has_gpu()) return;
   check_choices(GENERATE(50, 700), 5);
+}
+
+TEST_CASE("CUDA joins the largest of shares as the largest of whole rows", "[cuda][sanitize]") {
+  if (!has_gpu()) return;
+  constexpr int kRows = 5, kShares = 3;
+  const int vocab = GENERATE(50, 6000, 128256);
+  OpRunner run(cuda_device());
+  auto logits = random_bf16(static_cast<size_t>(kRows * vocab), 21, 3.0f);  // has many ties
+  const auto row = [&](int r) { return logits.begin() + r * vocab; };
+  std::fill(row(1), row(2), 1.5f);
+  *(row(2) + vocab / 2) = std::numeric_limits<float>::quiet_NaN();
+  *(row(2) + vocab - 1) = std::numeric_limits<float>::quiet_NaN();
+  std::fill(row(3), row(4), -std::numeric_limits<float>::infinity());
+  std::fill(row(4), logits.end(), -std::numeric_limits<float>::quiet_NaN());
+  RoundView round;
+  round.vocab = vocab;
+  auto* const whole = run.array(std::vector<int32_t>(kRows, -1));
+  run.backend->argmax(round, run.floats(logits, {kRows, vocab}), {}, 0, nullptr, whole,
+                      *run.stream);
+  const TensorView choices =
+      run.ints(std::vector<int32_t>(static_cast<size_t>(kShares) * kRows * 2, -1))
+          .reshaped({int64_t{kShares} * kRows, 2});
+  const int share = (vocab + kShares - 1) / kShares;
+  for (int i = 0; i < kShares; ++i) {
+    const int begin = i * share, columns = std::min(share, vocab - begin);
+    std::vector<float> part;
+    for (int r = 0; r < kRows; ++r) {
+      part.insert(part.end(), row(r) + begin, row(r) + begin + columns);
+    }
+    run.backend->share_argmax(run.floats(part, {kRows, columns}), begin,
+                              choices.rows(int64_t{i} * kRows, kRows), *run.stream);
+  }
+  auto* const joined = run.array(std::vector<int32_t>(kRows, -1));
+  run.backend->join_argmax(choices.reshaped({kShares, kRows, 2}), joined, *run.stream);
+  CHECK(run.fetch(joined, kRows) == run.fetch(whole, kRows));
 }
 
 TEST_CASE("CUDA rows and log-probabilities agree with the CPU", "[cuda][sanitize]") {

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <limits>
 
 #include "backend/cpu/cpu_backend.h"
 #include "ops/backend_cases.h"
@@ -104,6 +105,74 @@ TEST_CASE("RMS norm agrees with double precision, and a row with itself in compa
       }
     }
   }
+}
+
+/// Rows of logits that are hard to choose from: ties, NaNs, infinities.
+std::vector<std::vector<float>> rows_with_ties(size_t vocab) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> random = random_floats(vocab, 5, 3.0f);
+  std::vector<std::vector<float>> rows(8, std::vector<float>(vocab));
+  for (size_t i = 0; i < vocab; ++i) {
+    rows[0][i] = random[i];
+    rows[1][i] = std::round(random[i]);
+    rows[2][i] = -2.0f;
+    rows[3][i] = i % 3 == 1 ? kNan : std::round(random[i]);
+    rows[4][i] = kNan;
+    rows[5][i] = i + 1 < vocab ? kNan : -kInfinity;
+    rows[6][i] = -kInfinity;
+    rows[7][i] = i + 1 < vocab ? std::round(random[i]) : kInfinity;
+  }
+  return rows;
+}
+
+TEST_CASE("The largest of each share, brought together, are the largest of the whole rows") {
+  for (const BackendCase& backend_case : backend_cases()) {
+    for (const std::vector<int64_t>& bounds :
+         {std::vector<int64_t>{0, 1, 2},
+          {0, 50, 99},
+          {0, 2048, 4096, 6143},
+          {0, 6000},
+          {0, 16032, 32064, 48096, 64128, 80160, 96192, 112224, 128256}}) {
+      Bench bench(backend_case);
+      const int64_t vocab = bounds.back();
+      const std::vector<std::vector<float>> rows = rows_with_ties(static_cast<size_t>(vocab));
+      const auto count = static_cast<int64_t>(rows.size());
+      const auto shares = static_cast<int64_t>(bounds.size()) - 1;
+      const auto columns = [&](int64_t begin, int64_t end) {
+        std::vector<float> values;
+        for (const auto& row : rows) {
+          values.insert(values.end(), row.begin() + begin, row.begin() + end);
+        }
+        return bench.floats(values, {count, end - begin});
+      };
+      RoundView round;
+      round.vocab = static_cast<int>(vocab);
+      const TensorView whole = bench.memory(DType::kI32, {count});
+      bench.backend().argmax(round, columns(0, vocab), {}, 0, nullptr, whole.as<int32_t>(),
+                             bench.stream());
+      const TensorView choices = bench.memory(DType::kI32, {shares * count, 2});
+      for (int64_t i = 0; i < shares; ++i) {
+        const auto share = static_cast<size_t>(i);
+        bench.backend().share_argmax(columns(bounds[share], bounds[share + 1]),
+                                     static_cast<int>(bounds[share]),
+                                     choices.rows(i * count, count), bench.stream());
+      }
+      const TensorView joined = bench.memory(DType::kI32, {count});
+      bench.backend().join_argmax(choices.reshaped({shares, count, 2}), joined.as<int32_t>(),
+                                  bench.stream());
+      INFO(backend_case.name << ", " << shares << " shares of " << vocab);
+      CHECK(bench.read_integers(joined) == bench.read_integers(whole));
+    }
+  }
+}
+
+TEST_CASE("Choices of other shapes are refused") {
+  Bench bench(backend_cases().front());
+  const TensorView logits = bench.blank({3, 10}), choices = bench.memory(DType::kI32, {2, 2});
+  int32_t ids[3];
+  CHECK_THROWS_AS(bench.backend().share_argmax(logits, 0, choices, bench.stream()), ShapeError);
+  CHECK_THROWS_AS(bench.backend().join_argmax(choices, ids, bench.stream()), ShapeError);
 }
 
 TEST_CASE("Angles are cosines and sines of the float32 product") {

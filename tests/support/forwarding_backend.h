@@ -86,6 +86,10 @@ class ForwardingBackend : public Backend {
   void add_parts(TensorView parts, TensorView out, Stream& stream) override {
     inner_->add_parts(parts, out, stream);
   }
+  void add_parts_norm(TensorView parts, TensorView hidden, TensorView norm_weight,
+                      const NormedRows& normed, Stream& stream) override {
+    inner_->add_parts_norm(parts, hidden, norm_weight, normed, stream);
+  }
   void round_rows(const RoundView& round, int first, int cache_sequence, const Rows& rows,
                   Stream& stream) override {
     inner_->round_rows(round, first, cache_sequence, rows, stream);
@@ -93,6 +97,12 @@ class ForwardingBackend : public Backend {
   void argmax(const RoundView& round, TensorView logits, const SamplingTransform& transform,
               int prefix, const uint8_t* allowed, int32_t* ids, Stream& stream) override {
     inner_->argmax(round, logits, transform, prefix, allowed, ids, stream);
+  }
+  void share_argmax(TensorView logits, int first_id, TensorView choices, Stream& stream) override {
+    inner_->share_argmax(logits, first_id, choices, stream);
+  }
+  void join_argmax(TensorView choices, int32_t* ids, Stream& stream) override {
+    inner_->join_argmax(choices, ids, stream);
   }
   void distribution(const RoundView& round, TensorView logits, const SamplingTransform& transform,
                     int prefix, const uint8_t* allowed, TensorView probs, Stream& stream) override {

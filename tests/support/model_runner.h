@@ -24,6 +24,9 @@ class ModelRunner {
                               const std::vector<int32_t>& positions,
                               const std::vector<int32_t>& sequences, int first_logits_row);
 
+  /// As `run`, with each row's largest logit alone: the ids.
+  std::vector<int32_t> run_argmax(std::span<const int32_t> tokens, int first, int first_row = 0);
+
   /// The greedy continuation of a prompt, one row at a time after the prompt.
   std::vector<int32_t> greedy(std::span<const int32_t> prompt, int count);
 
@@ -31,10 +34,14 @@ class ModelRunner {
   Stream& stream() { return *stream_; }
 
  private:
+  /// Reserves and uploads. @return the rows of a pass
+  Rows prepare(const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
+               const std::vector<int32_t>& sequences);
+
   LanguageModel& model_;
   std::unique_ptr<Stream> stream_;
   Arena arena_;
-  TensorView fields_;
+  TensorView fields_, ids_;
 };
 
 /// The index of the largest value, the first of equals.

@@ -214,4 +214,10 @@ void CpuBackend::add_parts(TensorView parts, TensorView out, Stream&) {
   }
 }
 
+void CpuBackend::add_parts_norm(TensorView parts, TensorView hidden, TensorView norm_weight,
+                                const NormedRows& normed, Stream& stream) {
+  add_parts(parts, hidden, stream);
+  rms_norm(hidden, norm_weight, normed.eps, normed.values, stream);
+}
+
 }  // namespace tandem

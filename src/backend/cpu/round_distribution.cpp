@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "backend/cpu/cpu_backend.h"
@@ -15,6 +17,7 @@ constexpr int64_t kStackColumns = 512;
 
 std::span<const int32_t> drafted_before(const RoundView& round, const round::RowOf& row,
                                         int prefix) {
+  if (round.drafts == nullptr) return {};
   const int32_t* drafts = round.drafts + int64_t{row.sequence} * round.max_drafts;
   return {drafts, static_cast<size_t>(prefix + row.index)};
 }
@@ -28,6 +31,17 @@ int64_t first_equal(const float* x, int64_t n, float value) {
     return std::find(x + first, x + last, value) - x;
   }
   return 0;
+}
+
+/// A row's largest logit and its id; NaN where the row has nothing else.
+struct Choice {
+  float logit;
+  int32_t id;
+};
+
+Choice largest_of(const float* x, int64_t n, const CpuKernels& kernels) {
+  const int64_t id = first_equal(x, n, kernels.max(x, n));
+  return {x[id], static_cast<int32_t>(id)};
 }
 
 int64_t argmax_adjusted(const AdjustedLogits& logits, int64_t n, const CpuKernels& kernels) {
@@ -91,6 +105,31 @@ void CpuBackend::argmax(const RoundView& round, TensorView logits,
     ids[r] = static_cast<int32_t>(adjusted.changes() ? argmax_adjusted(adjusted, n, kernels_)
                                                      : first_equal(x, n, kernels_.max(x, n)));
   });
+}
+
+void CpuBackend::share_argmax(TensorView logits, int first_id, TensorView choices, Stream&) {
+  check_share(logits, choices);
+  const int64_t rows = logits.dim(0), n = logits.dim(1);
+  static_assert(sizeof(Choice) == 2 * sizeof(int32_t));
+  pool_.for_each(rows, rows * n >= round::kParallelElements, [&](int64_t r) {
+    Choice choice = largest_of(logits.as<float>() + r * n, n, kernels_);
+    choice.id += first_id;
+    std::memcpy(choices.as<int32_t>() + 2 * r, &choice, sizeof(choice));
+  });
+}
+
+void CpuBackend::join_argmax(TensorView choices, int32_t* ids, Stream&) {
+  check_choices(choices);
+  const int64_t shares = choices.dim(0), rows = choices.dim(1);
+  for (int64_t r = 0; r < rows; ++r) {
+    Choice best{}, next{};
+    for (int64_t share = 0; share < shares; ++share) {
+      std::memcpy(&next, choices.as<int32_t>() + 2 * (share * rows + r), sizeof(next));
+      const bool better = next.logit > best.logit || std::isnan(best.logit);
+      if (share == 0 || (better && !std::isnan(next.logit))) best = next;
+    }
+    ids[r] = best.id;
+  }
 }
 
 void CpuBackend::distribution(const RoundView& round, TensorView logits,

@@ -65,11 +65,12 @@ inline void add_row(const float* x, int64_t n, float* out) {
   });
 }
 
+/// NaNs are passed over; of nothing else the largest is -infinity.
 inline float max_row(const float* x, int64_t n) {
   float largest = -__builtin_inff();
   Vec most = splat(largest);
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) most = max(most, load(x + i));
+  for (; i + kLanes <= n; i += kLanes) most = max(load(x + i), most);
   largest = max_lane(most);
   for (; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
   return largest;

@@ -68,12 +68,16 @@ class CudaBackend final : public Backend {
                          const KvLayerView& cache, TensorView out, Stream& stream) override;
   void add(TensorView x, TensorView out, Stream& stream) override;
   void add_parts(TensorView parts, TensorView out, Stream& stream) override;
+  void add_parts_norm(TensorView parts, TensorView hidden, TensorView norm_weight,
+                      const NormedRows& normed, Stream& stream) override;
 
   // The round (cuda_round.cpp)
   void round_rows(const RoundView& round, int first, int cache_sequence, const Rows& rows,
                   Stream& stream) override;
   void argmax(const RoundView& round, TensorView logits, const SamplingTransform& transform,
               int prefix, const uint8_t* allowed, int32_t* ids, Stream& stream) override;
+  void share_argmax(TensorView logits, int first_id, TensorView choices, Stream& stream) override;
+  void join_argmax(TensorView choices, int32_t* ids, Stream& stream) override;
   void distribution(const RoundView& round, TensorView logits, const SamplingTransform& transform,
                     int prefix, const uint8_t* allowed, TensorView probs, Stream& stream) override;
   void sample(const RoundView& round, TensorView probs, int first, RandomPurpose purpose,
@@ -87,6 +91,10 @@ class CudaBackend final : public Backend {
   void log_probabilities(TensorView logits, const int32_t* ids, int top, float* logprobs,
                          int32_t* top_ids, float* top_logprobs, float* logsumexp,
                          Stream& stream) override;
+
+  /// The kernels' view of a norm that a sum of `hidden` leaves. @throws ShapeError
+  static kernels::NormArgs norm_args(const TensorView& hidden, const TensorView& norm_weight,
+                                     const NormedRows& normed);
 
   /// Makes this device the calling thread's, and says how the next kernel of `stream` is launched.
   kernels::Launch launch(Stream& stream);

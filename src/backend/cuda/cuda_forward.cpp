@@ -308,4 +308,32 @@ void CudaBackend::add_parts(TensorView parts, TensorView out, Stream& stream) {
         "add_parts");
 }
 
+kernels::NormArgs CudaBackend::norm_args(const TensorView& hidden, const TensorView& norm_weight,
+                                         const NormedRows& normed) {
+  if (hidden.shape().rank() != 2 || hidden.dim(1) % NormedRows::kPart != 0) {
+    fail(hidden, "sum with a norm: hidden",
+         "(rows, a multiple of " + std::to_string(NormedRows::kPart) + ")");
+  }
+  const int64_t rows = hidden.dim(0), cols = hidden.dim(1);
+  element_of(hidden, rows, cols, false, "sum with a norm: hidden");
+  check_vector(norm_weight, cols, "sum with a norm: norm_weight");
+  check_activations(normed.values, rows, cols, "sum with a norm: normed");
+  element_of(normed.squares, rows, NormedRows::parts(cols), false, "sum with a norm: squares");
+  return {.weight = norm_weight.as<float>(),
+          .normed = normed.values.data(),
+          .squares = normed.squares.as<float>(),
+          .cols = static_cast<int>(cols)};
+}
+
+void CudaBackend::add_parts_norm(TensorView parts, TensorView hidden, TensorView norm_weight,
+                                 const NormedRows& normed, Stream& stream) {
+  const kernels::NormArgs norm = norm_args(hidden, norm_weight, normed);
+  const int64_t count = hidden.count(), ranks = count == 0 ? 0 : parts.count() / count;
+  check_vector(parts, ranks * count, "add_parts_norm: parts");
+  if (ranks == 0) return;
+  check(kernels::add_parts_norm(parts.as<float>(), static_cast<int>(ranks), hidden.as<float>(),
+                                count, norm, launch(stream)),
+        "add_parts_norm");
+}
+
 }  // namespace tandem

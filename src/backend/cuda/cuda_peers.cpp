@@ -21,17 +21,35 @@ class CudaPeerExchange final : public PeerExchange {
   int64_t max_words() const override { return int64_t{args_.blocks} * kernels::kPeerBlockWords; }
 
   void add(TensorView terms, TensorView out, Stream& stream) override {
-    if (terms.dtype() != DType::kF32 || out.dtype() != DType::kF32 ||
-        terms.count() != out.count() || terms.count() % kMultiple != 0 ||
-        terms.count() > max_words()) {
-      throw ShapeError("peer exchange: terms " + terms.shape().to_string() + " for " +
-                       out.shape().to_string() + ", expected equally many float32, a multiple of " +
-                       std::to_string(kMultiple) + ", at most " + std::to_string(max_words()));
-    }
+    check_sum(terms, out);
     if (terms.count() == 0) return;
     check_cuda(kernels::peer_add(args_, terms.as<float>(), out.as<float>(), terms.count(),
                                  backend_.launch(stream)),
                "peer_add", backend_.device().index);
+  }
+
+  void add_norm(TensorView terms, TensorView hidden, TensorView norm_weight,
+                const NormedRows& normed, Stream& stream) override {
+    check_sum(terms, hidden);
+    const kernels::NormArgs norm = CudaBackend::norm_args(hidden, norm_weight, normed);
+    if (terms.count() == 0) return;
+    check_cuda(kernels::peer_add_norm(args_, terms.as<float>(), hidden.as<float>(), terms.count(),
+                                      norm, backend_.launch(stream)),
+               "peer_add_norm", backend_.device().index);
+  }
+
+  void join_argmax(TensorView choices, int32_t* ids, Stream& stream) override {
+    const int64_t rows = choices.shape().rank() == 2 ? choices.dim(0) : 0;
+    if (choices.dtype() != DType::kI32 || choices.shape() != Shape{rows, 2} ||
+        rows > kMostChoices) {
+      throw ShapeError("peer exchange: choices " + choices.shape().to_string() +
+                       ", expected int32 (rows, 2), at most " + std::to_string(kMostChoices) +
+                       " rows");
+    }
+    if (rows == 0) return;
+    check_cuda(kernels::peer_join_argmax(args_, choices.as<int32_t>(), static_cast<int>(rows), ids,
+                                         backend_.launch(stream)),
+               "peer_join_argmax", backend_.device().index);
   }
 
   void broadcast(TensorView words, int root, Stream& stream) override {
@@ -52,6 +70,18 @@ class CudaPeerExchange final : public PeerExchange {
 
  private:
   static constexpr int64_t kMultiple = 4;
+  static_assert(kMostChoices == kernels::kPeerChoices);
+
+  void check_sum(const TensorView& terms, const TensorView& out) const {
+    if (terms.dtype() == DType::kF32 && out.dtype() == DType::kF32 &&
+        terms.count() == out.count() && terms.count() % kMultiple == 0 &&
+        terms.count() <= max_words()) {
+      return;
+    }
+    throw ShapeError("peer exchange: terms " + terms.shape().to_string() + " for " +
+                     out.shape().to_string() + ", expected equally many float32, a multiple of " +
+                     std::to_string(kMultiple) + ", at most " + std::to_string(max_words()));
+  }
 
   CudaBackend& backend_;
   const std::shared_ptr<AbortWord> abort_;

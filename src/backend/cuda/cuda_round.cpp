@@ -105,6 +105,24 @@ void CudaBackend::argmax(const RoundView& round, TensorView logits,
   check(kernels::argmax(round_args(round), args, ids, scratch, launch(stream)), "argmax");
 }
 
+void CudaBackend::share_argmax(TensorView logits, int first_id, TensorView choices,
+                               Stream& stream) {
+  check_share(logits, choices);
+  const auto rows = static_cast<int>(logits.dim(0));
+  if (rows == 0) return;
+  check(kernels::share_argmax(logits.as<float>(), rows, static_cast<int>(logits.dim(1)), first_id,
+                              choices.as<int32_t>(), argmax_scratch(stream, rows), launch(stream)),
+        "share_argmax");
+}
+
+void CudaBackend::join_argmax(TensorView choices, int32_t* ids, Stream& stream) {
+  check_choices(choices);
+  if (choices.dim(1) == 0) return;
+  check(kernels::join_argmax(choices.as<int32_t>(), static_cast<int>(choices.dim(0)),
+                             static_cast<int>(choices.dim(1)), ids, launch(stream)),
+        "join_argmax");
+}
+
 void CudaBackend::distribution(const RoundView& round, TensorView logits,
                                const SamplingTransform& transform, int prefix,
                                const uint8_t* allowed, TensorView probs, Stream& stream) {
