@@ -15,8 +15,8 @@ using Clock = std::chrono::steady_clock;
 constexpr double kBudgetSeconds = 0.5;
 constexpr int kLeastPasses = 2;
 constexpr int kMostPasses = 40;
-/// Rounds of one K > 0 in a row; the first of them begins a text and counts only where no other
-/// drafts.
+/// Rounds of one K > 0 in a row; the first of them begins a text and counts, as does the first
+/// plain one, only where no other drafts.
 constexpr int kRoundsPerPass = 4;
 /// Plain rounds in a row, of which those that find the weights back in the cache count.
 constexpr int kPlainRoundsPerPass = 2 * CostEstimate::kUnsettledRounds;
@@ -106,6 +106,7 @@ class CostMeter {
       decoder_.round(decoder_.remaining_positions());
       seconds.push_back(seconds_since(begin));
     }
+    if (!seconds.empty()) times_[0].first_verify.push_back(seconds.front());
     const auto settled = seconds.begin() + std::ssize(seconds) / 2;
     times_[0].verify.insert(times_[0].verify.end(), settled, seconds.end());
   }
@@ -147,15 +148,14 @@ class CostMeter {
     CostTable costs;
     std::vector<double> drafting;
     for (const Times& times : times_) {
-      const bool of_first = first && &times != &times_.front();
-      const double verify = median(of_first ? times.first_verify : times.verify);
+      const double verify = median(first ? times.first_verify : times.verify);
       if (verify <= 0) {  // nothing was drafted, or it does not fit the context
         costs.verify_seconds.push_back(costs.verify_seconds.empty() ? 1.0
                                                                     : costs.verify_seconds.back());
         continue;
       }
       costs.verify_seconds.push_back(verify);
-      drafting.push_back(median(of_first ? times.first_draft : times.draft));
+      drafting.push_back(median(first ? times.first_draft : times.draft));
     }
     make_monotone(costs.verify_seconds);
     if (drafting.size() > 1) costs.draft_first_seconds = drafting[1];
