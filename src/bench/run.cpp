@@ -24,10 +24,11 @@ size_t PairUnderTest::plain_of(size_t setting) const {
 }
 
 std::vector<size_t> interleaved_order(size_t prompt, int repeat, size_t settings) {
+  const size_t turn = prompt + static_cast<size_t>(repeat);
   std::vector<size_t> order(settings);
-  for (size_t i = 0; i < settings; ++i) {
-    order[i] = (i + prompt + static_cast<size_t>(repeat)) % settings;
-  }
+  for (size_t i = 0; i < settings; ++i) order[i] = (i + turn) % settings;
+  const bool backwards = (prompt / settings + static_cast<size_t>(repeat)) % 2 != 0;
+  if (backwards) std::reverse(order.begin(), order.end());
   return order;
 }
 

@@ -69,7 +69,7 @@ class PairRunner {
 };
 
 /// The order in which a prompt's settings run: each prompt begins with another one, so that none is
-/// always first.
+/// always first, and half of them go the other way round, so that none is always behind the same.
 std::vector<size_t> interleaved_order(size_t prompt, int repeat, size_t settings);
 
 }  // namespace tandem::bench

@@ -5,6 +5,8 @@
 #include <optional>
 #include <vector>
 
+#include "spec/cost_estimate.h"
+
 namespace tandem {
 namespace {
 
@@ -13,12 +15,15 @@ using Clock = std::chrono::steady_clock;
 constexpr double kBudgetSeconds = 0.5;
 constexpr int kLeastPasses = 2;
 constexpr int kMostPasses = 40;
-/// Rounds of one K in a row; the first of them begins a text and counts only where no other drafts.
+/// Rounds of one K > 0 in a row; the first of them begins a text and counts, as does the first
+/// plain one, only where no other drafts.
 constexpr int kRoundsPerPass = 4;
+/// Plain rounds in a row, of which those that find the weights back in the cache count.
+constexpr int kPlainRoundsPerPass = 2 * CostEstimate::kUnsettledRounds;
 /// Tokens in front of the rounds that are timed.
 constexpr int kPromptTokens = 192;
-/// Rounds without drafts before the one that shows what catching up costs.
-constexpr int kPlainRounds = 16;
+/// Plain rounds before the one that shows what catching up costs.
+constexpr int kCatchUpRounds = 16;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -85,11 +90,25 @@ class CostMeter {
   }
 
   void pass(const std::function<bool()>& cancelled) {
-    for (size_t k = 0; k < times_.size(); ++k) {
+    plain_rounds();
+    for (size_t k = 1; k < times_.size(); ++k) {
       if (cancelled && cancelled()) return;
       rounds(static_cast<int>(k));
     }
     if (times_.size() > 1) catch_up();
+  }
+
+  void plain_rounds() {
+    decoder_.restart(settings_of(0));
+    std::vector<double> seconds;
+    while (std::ssize(seconds) < kPlainRoundsPerPass && decoder_.remaining_positions() > 0) {
+      const Clock::time_point begin = Clock::now();
+      decoder_.round(decoder_.remaining_positions());
+      seconds.push_back(seconds_since(begin));
+    }
+    if (!seconds.empty()) times_[0].first_verify.push_back(seconds.front());
+    const auto settled = seconds.begin() + std::ssize(seconds) / 2;
+    times_[0].verify.insert(times_[0].verify.end(), settled, seconds.end());
   }
 
   void rounds(int num_drafts) {
@@ -100,7 +119,7 @@ class CostMeter {
       const RoundResult& round = decoder_.round(decoder_.remaining_positions());
       const double seconds = seconds_since(begin);
       if (round.num_drafts != num_drafts) continue;
-      const double draft = num_drafts == 0 ? 0 : std::min(round.draft_seconds, seconds);
+      const double draft = std::min(round.draft_seconds, seconds);
       (i == 0 ? times.first_draft : times.draft).push_back(draft);
       (i == 0 ? times.first_verify : times.verify).push_back(seconds - draft);
     }
@@ -110,7 +129,7 @@ class CostMeter {
   void catch_up() {
     decoder_.restart(settings_of(1));
     int missing = 0;
-    while (missing < kPlainRounds && decoder_.remaining_positions() > 1) {
+    while (missing < kCatchUpRounds && decoder_.remaining_positions() > 1) {
       missing = decoder_.round(1).num_drafts == 0 ? missing + 1 : 0;
     }
     if (missing == 0 || decoder_.remaining_positions() < 2) return;

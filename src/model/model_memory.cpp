@@ -34,15 +34,15 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
   BufferShapes shapes;
   shapes.hidden = {rows, config.hidden_size};
   shapes.normed = {rows, config.hidden_size};
-  // Sums of several ranks carry a norm along in whole parts.
-  const bool carries = !tensor || config.hidden_size % NormedRows::kPart == 0;
-  shapes.squares = {carries ? rows : 0, NormedRows::parts(config.hidden_size)};
+  const int64_t gathered = tensor ? std::min<int64_t>(rows, RankSum::kGatheredRows) : 0;
+  // Sums over ranks leave norms of so many rows, in whole parts.
+  const int64_t summed = config.hidden_size % NormedRows::kPart == 0 ? gathered : 0;
+  shapes.squares = {tensor ? summed : rows, NormedRows::parts(config.hidden_size)};
   shapes.qkv = {rows, (shard.heads.size() + 2 * shard.kv_heads.size()) * head_dim};
   shapes.mixed = {rows, shard.heads.size() * head_dim};
   shapes.gated = {rows, shard.mlp.size()};
   shapes.angles = {rows, head_dim};
   shapes.projected = {tensor ? rows : 0, config.hidden_size};
-  const int64_t gathered = tensor ? std::min<int64_t>(rows, RankSum::kGatheredRows) : 0;
   shapes.gathered = {shard.world_size * gathered, config.hidden_size};
   shapes.peer_memory = {
       tensor ? peer_memory_bytes(kind, shard.world_size, gathered * config.hidden_size)

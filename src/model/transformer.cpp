@@ -1,5 +1,6 @@
 #include "model/transformer.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -97,7 +98,7 @@ void Transformer::allocate_buffers() {
 
 Transformer::Buffers Transformer::Buffers::first(int rows) const {
   const auto cut = [rows](const TensorView& view) {
-    return view.count() > 0 ? view.rows(0, rows) : TensorView();
+    return view.count() > 0 ? view.rows(0, std::min<int64_t>(rows, view.dim(0))) : TensorView();
   };
   return {cut(hidden), {cut(normed.values), cut(normed.squares), normed.eps},
           cut(qkv),    cut(mixed),

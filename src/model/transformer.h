@@ -95,7 +95,7 @@ class Transformer final : public LanguageModel {
   /// The work buffers of a pass, cut to its rows.
   struct Buffers {
     TensorView hidden;     ///< (rows, hidden) f32, the residual stream
-    NormedRows normed;     ///< (rows, hidden); tensor split: always complete
+    NormedRows normed;     ///< (rows, hidden); tensor split: squares of the rows of a round at most
     TensorView qkv;        ///< (rows, (heads + 2 kv_heads) * head_dim)
     TensorView mixed;      ///< (rows, heads * head_dim)
     TensorView gated;      ///< (rows, mlp)

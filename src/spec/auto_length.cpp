@@ -37,10 +37,10 @@ constexpr int kFailuresToGiveUp = 12;
 constexpr double kTableDoubt = 1.5;
 /// The most that a plain step behind drafts counts for, in plain steps: beyond, it was held up.
 constexpr double kMostAftermath = 2;
-/// Plain rounds of a look at what a plain step takes, of which the first does not count; what that
-/// one takes longer, in plain steps; and the share of the time of rounds with drafts that looks may
+/// Plain rounds of a look at what a plain step takes, of which the first do not count; what these
+/// take longer, in plain steps; and the share of the time of rounds with drafts that looks may
 /// cost.
-constexpr int kPlainLookRounds = 3;
+constexpr int kPlainLookRounds = CostEstimate::kUnsettledRounds + 8;
 constexpr double kColdStep = 0.3, kPlainLookShare = 0.005;
 /// Standard deviations by which acceptance may be better than its estimate: where drafting is given
 /// up, and for the token behind a full acceptance.

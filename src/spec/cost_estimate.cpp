@@ -44,8 +44,7 @@ void CostEstimate::set(const CostTable& table, bool learns) {
 void CostEstimate::observe(const RoundOutcome& outcome, int uncached) {
   const auto k = static_cast<size_t>(outcome.num_drafts);
   if (!learns_ || k >= states_) return;
-  // Behind drafts, the first plain step finds the main model's weights out of the cache.
-  if (k == 0 && uncached == 0) return;
+  if (k == 0 && uncached < kUnsettledRounds) return;
   const double caught_up = k > 0 ? uncached * table_.draft_catch_up_seconds : 0;
   const double expected = table_.round_seconds(outcome.num_drafts) + caught_up;
   const double seconds = outcome.draft_seconds + outcome.verify_seconds;

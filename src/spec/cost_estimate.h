@@ -17,6 +17,10 @@ namespace tandem {
 /// apart: a change while K stays is the machine's, one that comes and goes with K is the table's.
 class CostEstimate {
  public:
+  /// Plain steps behind drafts, or behind a prompt, that tell nothing: they find the main model's
+  /// weights out of the cache, where these come back to step by step.
+  static constexpr int kUnsettledRounds = 24;
+
   /// Forgets what was learnt. @param learns false: the table stands, and nothing hangs on the clock
   void set(const CostTable& table, bool learns);
   bool learns() const { return learns_; }

@@ -32,7 +32,7 @@ template <typename Factor>
 void run(CostEstimate& estimate, double pace, int rounds, const Factor& factor) {
   std::mt19937_64 random(3);
   std::normal_distribution<double> noise(1, 0.05);
-  constexpr int kInARow = 5;
+  constexpr int kInARow = 2 * CostEstimate::kUnsettledRounds;
   int plain = 0;
   for (int i = 0; i < rounds; ++i) {
     const int k = i / kInARow % (kMaxDrafts + 1);
@@ -61,13 +61,13 @@ TEST_CASE("a table is corrected where rounds take other times, and not by the ma
     CHECK(estimate.costs().round_cost(k) == Approx(table().round_cost(k)));
   }
   const auto as_table = [](int) { return 1.0; };
-  for (const double pace : {2.0, 1.0, 3.0}) run(estimate, pace, 400, as_table);
+  for (const double pace : {2.0, 1.0, 3.0}) run(estimate, pace, 1000, as_table);
   for (int k = 1; k <= kMaxDrafts; ++k) {
     CHECK(estimate.costs().round_cost(k) == Approx(table().round_cost(k)).epsilon(0.08));
   }
   // Drafting evicts the main model's weights: every round with drafts is dearer, wide ones more so.
   const auto evicted = [](int k) { return k == 0 ? 1.0 : k < 4 ? 1.5 : 1.8; };
-  for (int text = 0; text < 10; ++text) run(estimate, 2, 400, evicted);
+  for (int text = 0; text < 10; ++text) run(estimate, 2, 1000, evicted);
   for (int k = 1; k <= kMaxDrafts; ++k) {
     CAPTURE(k);
     CHECK(estimate.costs().round_cost(k) ==
@@ -81,7 +81,9 @@ TEST_CASE("what is learnt of one K is held of its neighbours in part", "[costs]"
   CostEstimate estimate;
   estimate.set(table(), true);
   for (int i = 0; i < 20; ++i) {
-    for (int plain = 0; plain < 3; ++plain) estimate.observe(round_of(0, 1), plain);
+    for (int plain = 0; plain < 3; ++plain) {
+      estimate.observe(round_of(0, 1), CostEstimate::kUnsettledRounds + plain);
+    }
     estimate.observe(round_of(3, 2 * table().round_seconds(3)), 0);
   }
   const auto factor = [&](int k) { return estimate.costs().round_cost(k) / table().round_cost(k); };
@@ -95,7 +97,9 @@ TEST_CASE("rounds that say nothing are passed over", "[costs]") {
   CostEstimate estimate;
   estimate.set(table(), true);
   const CostTable before = estimate.costs();
-  estimate.observe(round_of(0, 50), 0);               // just behind drafts
+  for (int plain = 0; plain < CostEstimate::kUnsettledRounds; ++plain) {
+    estimate.observe(round_of(0, 50), plain);  // behind drafts
+  }
   estimate.observe(round_of(3, 0), 0);                // no time
   estimate.observe(round_of(kMaxDrafts + 1, 50), 0);  // not in the table
   CHECK(estimate.costs() == before);

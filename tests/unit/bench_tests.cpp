@@ -251,4 +251,8 @@ TEST_CASE("Every setting is first, second, … about equally often", "[bench]") 
     CHECK(order == std::vector<size_t>{0, 1, 2, 3});
   }
   CHECK(first == std::vector<int>{2, 2, 2, 2});
+  // Each runs behind either neighbour: repeats go the other way round, as do further prompts.
+  CHECK(interleaved_order(1, 0, kSettings) == std::vector<size_t>{1, 2, 3, 0});
+  CHECK(interleaved_order(0, 1, kSettings) == std::vector<size_t>{0, 3, 2, 1});
+  CHECK(interleaved_order(kSettings, 0, kSettings) == std::vector<size_t>{3, 2, 1, 0});
 }
