@@ -29,6 +29,14 @@ if(NOT tandem_cuda_off_because)
     endif()
   endif()
   enable_language(CUDA)
+  set(tandem_oldest_cuda 12.8)  # PTX 8.6 and limits of registers
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS tandem_oldest_cuda)
+    set(tandem_cuda_off_because
+      "${CMAKE_CUDA_COMPILER} is of CUDA ${CMAKE_CUDA_COMPILER_VERSION}, older than ${tandem_oldest_cuda}")
+  endif()
+endif()
+
+if(NOT tandem_cuda_off_because)
   set(CMAKE_CUDA_STANDARD 17)  # the kernels need no more, and CMake 3.25 knows no newer one of nvcc's
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   find_package(CUDAToolkit REQUIRED)

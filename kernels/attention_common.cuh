@@ -29,12 +29,19 @@ cudaError_t for_head_dim(int head_dim, Run&& run) {
 /// multiprocessor's memory that they have: another one could only be set when the multiprocessor is
 /// empty, and would keep the second matmul from starting on it while the first one works.
 template <typename... Params, typename... Args>
-cudaError_t launch_between_matmuls(void (*kernel)(Params...), dim3 grid, dim3 block,
-                                   size_t shared_bytes, const Launch& launch, Args... args) {
+cudaError_t launch_clusters_between_matmuls(void (*kernel)(Params...), dim3 grid, dim3 block,
+                                            size_t shared_bytes, const Launch& launch, int cluster,
+                                            Args... args) {
   const cudaError_t error = cudaFuncSetAttribute(
       kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
   if (error != cudaSuccess) return error;
-  return launch_kernel(kernel, grid, block, shared_bytes, launch, args...);
+  return launch_clustered(kernel, grid, block, shared_bytes, launch, cluster, args...);
+}
+
+template <typename... Params, typename... Args>
+cudaError_t launch_between_matmuls(void (*kernel)(Params...), dim3 grid, dim3 block,
+                                   size_t shared_bytes, const Launch& launch, Args... args) {
+  return launch_clusters_between_matmuls(kernel, grid, block, shared_bytes, launch, 1, args...);
 }
 
 /// Row of a slot's key or value of one kv head, in the cache as (rows, head_dim).
@@ -78,20 +85,61 @@ __device__ __forceinline__ void multiply_values(float (&o)[kHeadDim / 8][4],
   }
 }
 
-// The ops on a head's pairs, elements i and i + head_dim / 2. Written with explicit roundings: the
-// kernels that share them must agree bit for bit.
-__device__ __forceinline__ float add_squares(float sum, float low, float high) {
-  return __fmaf_rn(low, low, __fmaf_rn(high, high, sum));
-}
-/// 1 / RMS of a head, from each lane's share of the sum of squares.
+/// 1 / RMS of a head, from the sum of its squares.
 __device__ __forceinline__ float head_norm_factor(float squares, int head_dim, float eps) {
-  return 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(head_dim) + eps);
+  return 1.0f / sqrtf(squares / static_cast<float>(head_dim) + eps);
 }
-__device__ __forceinline__ void rotate_pair(float& low, float& high, float cosine, float sine) {
-  const float rotated = __fmaf_rn(low, cosine, -__fmul_rn(high, sine));
-  high = __fmaf_rn(high, cosine, __fmul_rn(low, sine));
-  low = rotated;
-}
+
+/// Four pairs of a head: elements 4 unit … 4 unit + 3, and as many from `half` of it on. Written
+/// with explicit roundings: the kernels that share it must agree bit for bit.
+struct PairUnit {
+  float low[4], high[4];
+
+  __device__ __forceinline__ PairUnit(const __nv_bfloat16* head, int half, int unit) {
+    unpack(head, unit, low);
+    unpack(head + half, unit, high);
+  }
+  __device__ __forceinline__ float squares() const {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      sum = __fmaf_rn(low[i], low[i], __fmaf_rn(high[i], high[i], sum));
+    }
+    return sum;
+  }
+  __device__ __forceinline__ void normalize(float factor, const float* weight, int half, int unit) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      low[i] = __fmul_rn(__fmul_rn(low[i], factor), weight[4 * unit + i]);
+      high[i] = __fmul_rn(__fmul_rn(high[i], factor), weight[half + 4 * unit + i]);
+    }
+  }
+  /// @param angles the row's cosines, then sines
+  __device__ __forceinline__ void rotate(const float* angles, int half, int unit) {
+    const float4 c = __ldcg(reinterpret_cast<const float4*>(angles) + unit);
+    const float4 s = __ldcg(reinterpret_cast<const float4*>(angles + half) + unit);
+    const float cosines[4] = {c.x, c.y, c.z, c.w}, sines[4] = {s.x, s.y, s.z, s.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float rotated = __fmaf_rn(low[i], cosines[i], -__fmul_rn(high[i], sines[i]));
+      high[i] = __fmaf_rn(high[i], cosines[i], __fmul_rn(low[i], sines[i]));
+      low[i] = rotated;
+    }
+  }
+  __device__ __forceinline__ void store(__nv_bfloat16* head, int half, int unit) const {
+    reinterpret_cast<uint2*>(head)[unit] = {pack_bf16(low[0], low[1]), pack_bf16(low[2], low[3])};
+    reinterpret_cast<uint2*>(head + half)[unit] = {pack_bf16(high[0], high[1]),
+                                                   pack_bf16(high[2], high[3])};
+  }
+
+ private:
+  __device__ __forceinline__ static void unpack(const __nv_bfloat16* elements, int unit,
+                                                float (&to)[4]) {
+    const uint2 pairs = __ldcg(reinterpret_cast<const uint2*>(elements) + unit);
+    const float2 first = unpack_bf16(pairs.x), second = unpack_bf16(pairs.y);
+    to[0] = first.x, to[1] = first.y, to[2] = second.x, to[3] = second.y;
+  }
+};
 
 /// Largest and sum over the four lanes that share an accumulator row.
 __device__ __forceinline__ float quad_max(float value) {

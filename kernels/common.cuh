@@ -10,21 +10,43 @@
 
 namespace tandem::kernels {
 
-/// Launches `kernel`, with programmatic dependent launch where the caller asks for it.
+#ifdef __CUDA_ARCH__
+constexpr int kCapability = __CUDA_ARCH__ / 10;
+#else
+constexpr int kCapability = 90;
+#endif
+constexpr int kFirstClusterCapability = 90;
+
+/// Launches `kernel` in clusters of some blocks, with programmatic dependent launch where the
+/// caller asks for it.
 template <typename... Params, typename... Args>
-cudaError_t launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
-                          const Launch& launch, Args... args) {
+cudaError_t launch_clustered(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
+                             const Launch& launch, int cluster, Args... args) {
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = launch.stream;
-  cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = launch.overlap ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  const auto add = [&](cudaLaunchAttributeID id) -> cudaLaunchAttributeValue& {
+    attributes[config.numAttrs].id = id;
+    return attributes[config.numAttrs++].val;
+  };
+  if (launch.overlap) {
+    add(cudaLaunchAttributeProgrammaticStreamSerialization).programmaticStreamSerializationAllowed =
+        1;
+  }
+  if (cluster > 1) {
+    add(cudaLaunchAttributeClusterDimension).clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  }
+  config.attrs = attributes;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+}
+
+template <typename... Params, typename... Args>
+cudaError_t launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
+                          const Launch& launch, Args... args) {
+  return launch_clustered(kernel, grid, block, shared_bytes, launch, 1, args...);
 }
 
 /// Everything that earlier work of the stream wrote is visible afterwards. Every thread of every

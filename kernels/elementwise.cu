@@ -115,9 +115,8 @@ __global__ void add_kernel(const float* x, float* out, int64_t count) {
 }
 
 constexpr int kRopeWarps = 4;
-constexpr int kMostPairs = 4;  // of a lane: heads of up to 256
 
-/// A warp for each row and head; v heads are only copied to their page.
+/// A warp for each row and head of up to 256; v heads are only copied to their page.
 __global__ __launch_bounds__(kRopeWarps* kWarpLanes) void rope_and_append_kernel(
     const __grid_constant__ RopeArgs args) {
   let_next_kernel_start();
@@ -132,33 +131,16 @@ __global__ __launch_bounds__(kRopeWarps* kWarpLanes) void rope_and_append_kernel
   const int64_t width = static_cast<int64_t>(args.heads + 2 * cache.kv_heads) * cache.head_dim;
   auto* from = static_cast<__nv_bfloat16*>(args.qkv) + row * width +
                static_cast<int64_t>(head) * cache.head_dim;
-  float low[kMostPairs], high[kMostPairs];
-  float squares = 0;
-#pragma unroll
-  for (int p = 0; p < kMostPairs; ++p) {
-    const int i = lane + p * kWarpLanes;
-    if (i < half) {
-      low[p] = __bfloat162float(from[i]);
-      high[p] = __bfloat162float(from[half + i]);
-      squares = add_squares(squares, low[p], high[p]);
-    }
-  }
+  const bool is_unit = 4 * lane < half;
+  PairUnit pairs(from, half, is_unit ? lane : 0);
   if (value_head < 0) {
     const float* norm = key_head < 0 ? args.q_norm : args.k_norm;
-    const float factor =
-        norm == nullptr ? 1.0f : head_norm_factor(squares, cache.head_dim, args.eps);
-    const float* angles = args.angles + static_cast<int64_t>(row) * cache.head_dim;
-#pragma unroll
-    for (int p = 0; p < kMostPairs; ++p) {
-      const int i = lane + p * kWarpLanes;
-      if (i < half) {
-        if (norm != nullptr) {
-          low[p] = low[p] * factor * norm[i];
-          high[p] = high[p] * factor * norm[half + i];
-        }
-        rotate_pair(low[p], high[p], angles[i], angles[half + i]);
-      }
+    const float squares = warp_sum(is_unit ? pairs.squares() : 0.0f);
+    if (!is_unit) return;
+    if (norm != nullptr) {
+      pairs.normalize(head_norm_factor(squares, cache.head_dim, args.eps), norm, half, lane);
     }
+    pairs.rotate(args.angles + static_cast<int64_t>(row) * cache.head_dim, half, lane);
   }
   __nv_bfloat16* to = from;
   if (key_head >= 0) {
@@ -166,14 +148,7 @@ __global__ __launch_bounds__(kRopeWarps* kWarpLanes) void rope_and_append_kernel
          cache_offset(cache, args.sequences[row], value_head < 0 ? key_head : value_head,
                       args.slots[row]);
   }
-#pragma unroll
-  for (int p = 0; p < kMostPairs; ++p) {
-    const int i = lane + p * kWarpLanes;
-    if (i < half) {
-      to[i] = __float2bfloat16_rn(low[p]);
-      to[half + i] = __float2bfloat16_rn(high[p]);
-    }
-  }
+  if (is_unit) pairs.store(to, half, lane);
 }
 
 }  // namespace

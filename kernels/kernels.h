@@ -130,9 +130,6 @@ struct RopeArgs {
 };
 cudaError_t rope_and_append(const RopeArgs& args, Launch launch);
 
-/// Slots of the cache that one block of the decode attention works on; parts are combined in
-/// ascending order.
-constexpr int kAttentionPart = 128;
 constexpr int kMostAttentionHeads = 1024;  ///< of the decode attention
 struct AttentionArgs {
   const int32_t* slots = nullptr;
@@ -146,6 +143,9 @@ struct AttentionArgs {
   /// and what the cache holds of other slots are read before the work in front is done; behind
   /// whatever wrote these there must have been an `embed` or `rope_angles`, or no overlap.
   const float* angles = nullptr;
+  const float* q_norm = nullptr;  ///< with angles: heads are normed first; null: they are not
+  const float* k_norm = nullptr;
+  float eps = 0;
   void* out = nullptr;  ///< (rows, heads * head_dim) bfloat16
   CacheArgs cache;
   /// attention_partial_floats(...), decode only; all zero when it is first used

@@ -289,13 +289,20 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
 
   auto* reduce = reinterpret_cast<float*>(shared + ring_bytes(kFormat));
   const float* const factors = factors_of(shared, kFormat);
-  // Thread (slice, row, output) adds up the warps' sums of one of the panels of a round.
+  // Thread (slice, row, output) adds up the warps' sums of one of the panels of a round. For one
+  // or two rows a round is the whole group: a panel for each warp.
   constexpr int kPanelFloats = kRows * kReducePitch;
   constexpr int kSlices = kWarps * kWarpLanes / (kRows * kPanelOutputs);
   static_assert(kSlices * kWarps * kPanelFloats * 4 <= kReduceBytes);
   constexpr int kRounds = (kGroup + kSlices - 1) / kSlices;
-  const int slice = threadIdx.x / (kRows * kPanelOutputs);
-  const int row = threadIdx.x / kPanelOutputs % kRows, output = threadIdx.x % kPanelOutputs;
+  constexpr int kFewRows = kWarpLanes / kPanelOutputs;
+  static_assert(kGroup <= kWarps);
+  static_assert(kGroup * kWarps * kFewRows * kReducePitch * 4 <= kReduceBytes);
+  constexpr bool kMayBeFew = kRowTiles == 1 && kGroup > kSlices;
+  const bool few = kMayBeFew && args.rows <= kFewRows;
+  const int slice = few ? warp : threadIdx.x / (kRows * kPanelOutputs);
+  const int row = threadIdx.x / kPanelOutputs % (few ? kFewRows : kRows);
+  const int output = threadIdx.x % kPanelOutputs;
 
   for (int group = 0; group < groups.count; ++group) {
     const int first = groups.begin(group);
@@ -305,6 +312,7 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
     float residuals[kRounds], scales[kRounds];
 #pragma unroll
     for (int p = 0; p < kGroup; p += kSlices) {
+      if (few && p > 0) break;
       const int panel = first + p + slice;
       const bool is_panel = p + slice < count;
       residuals[p / kSlices] = is_panel ? load_residual(args, panel, row, output) : 0.0f;
@@ -360,6 +368,28 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
     }
 
     if (group == 0 && args.squares != nullptr) wait_for_factors();
+    if constexpr (kMayBeFew) {
+      if (few) {
+        if (group > 0) sync_multipliers();  // the last group's sums have been read
+#pragma unroll
+        for (int p = 0; p < kGroup; ++p) {
+          if (p >= count || t > 0) continue;
+          float* mine = reduce + (p * kWarps + warp) * kFewRows * kReducePitch + g;
+          mine[0] = sums[p][0][0];
+          mine[kReducePitch] = sums[p][0][1];
+          mine[8] = sums[p][0][2];
+          mine[kReducePitch + 8] = sums[p][0][3];
+        }
+        sync_multipliers();
+        if (warp >= count) continue;
+        const float* from = reduce + (warp * kWarps * kFewRows + row) * kReducePitch + output;
+        float sum = from[0];
+#pragma unroll
+        for (int w = 1; w < kWarps; ++w) sum += from[w * kFewRows * kReducePitch];
+        finish_sum<kFormat>(args, first + warp, row, output, sum, scales[0], residuals[0], factors);
+        continue;
+      }
+    }
 #pragma unroll
     for (int p = 0; p < kGroup; p += kSlices) {
       if (p < count) {

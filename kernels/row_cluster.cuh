@@ -8,7 +8,6 @@ namespace tandem::kernels {
 // Where the device has no clusters the cluster is one block.
 
 constexpr int kClusterBlocks = 8;
-constexpr int kFirstClusterCapability = 90;
 
 inline int cluster_blocks(const Launch& launch) {
   return launch.capability >= kFirstClusterCapability ? kClusterBlocks : 1;
@@ -18,22 +17,9 @@ inline int cluster_blocks(const Launch& launch) {
 template <typename... Params, typename... Args>
 cudaError_t launch_clusters(void (*kernel)(Params...), int rows, size_t shared_bytes,
                             const Launch& launch, Args... args) {
-  const auto blocks = static_cast<unsigned>(cluster_blocks(launch));
-  cudaLaunchAttribute attributes[2];
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim.x = blocks;
-  attributes[0].val.clusterDim.y = 1;
-  attributes[0].val.clusterDim.z = 1;
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(blocks * static_cast<unsigned>(rows));
-  config.blockDim = dim3(kRowThreads);
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = launch.stream;
-  config.attrs = blocks > 1 ? attributes : attributes + 1;
-  config.numAttrs = (blocks > 1 ? 1 : 0) + (launch.overlap ? 1 : 0);
-  return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+  const int blocks = cluster_blocks(launch);
+  return launch_clustered(kernel, dim3(static_cast<unsigned>(blocks * rows)), dim3(kRowThreads),
+                          shared_bytes, launch, blocks, args...);
 }
 
 /// What the blocks of a cluster tell each other, in the shared memory of each. Every value has two

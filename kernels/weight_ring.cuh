@@ -16,11 +16,7 @@ constexpr int kManyStages = 4, kFewStages = 2;
 constexpr int stages_of(int capability) {
   return capability >= 90 && capability < 120 ? kManyStages : kFewStages;
 }
-#ifdef __CUDA_ARCH__
-constexpr int kStages = stages_of(__CUDA_ARCH__ / 10);
-#else
-constexpr int kStages = kManyStages;
-#endif
+constexpr int kStages = stages_of(kCapability);
 constexpr int kReducePitch = 20;  // floats between rows of a panel's sums: no bank conflicts
 constexpr int kReduceBytes = kWarps * kMaxDecodeRows * kReducePitch * 4;
 

@@ -109,8 +109,8 @@ class CudaBackend final : public Backend {
   /// Multiplies run by run of equal formats; `args` says what `matmul` has no word for.
   void multiply(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
                 kernels::MatmulArgs args, Stream& stream);
-  /// `attention`; with `angles` it rotates and appends first (16 rows at most, no norms).
-  void attend(const Rows& rows, TensorView qkv, const float* angles, int heads, float scale,
+  /// `attention`; with angles in `args` it norms, rotates and appends first (16 rows at most).
+  void attend(const Rows& rows, TensorView qkv, kernels::AttentionArgs args, int heads, float scale,
               const KvLayerView& cache, TensorView out, Stream& stream);
   void check(cudaError_t status, const char* call) const;
 

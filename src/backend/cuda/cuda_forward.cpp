@@ -240,25 +240,33 @@ void CudaBackend::append_and_attend(const Rows& rows, TensorView qkv, TensorView
                                     TensorView q_norm, TensorView k_norm, float eps, int heads,
                                     float scale, const KvLayerView& cache, TensorView out,
                                     Stream& stream) {
-  const bool in_one = rows.count <= kernels::kMaxDecodeRows && q_norm.empty() && k_norm.empty() &&
+  const bool in_one = rows.count <= kernels::kMaxDecodeRows && q_norm.empty() == k_norm.empty() &&
                       kernels::attention_decode_appends(cache.head_dim);
-  if (in_one) {
-    element_of(angles, rows.count, cache.head_dim, false, "append_and_attend: angles");
-    attend(rows, qkv, angles.as<float>(), heads, scale, cache, out, stream);
+  if (!in_one) {
+    rope_and_append(rows, qkv, angles, q_norm, k_norm, eps, heads, cache, stream);
+    attend(rows, qkv, {}, heads, scale, cache, out, stream);
     return;
   }
-  rope_and_append(rows, qkv, angles, q_norm, k_norm, eps, heads, cache, stream);
-  attend(rows, qkv, nullptr, heads, scale, cache, out, stream);
+  element_of(angles, rows.count, cache.head_dim, false, "append_and_attend: angles");
+  if (!q_norm.empty()) {
+    check_vector(q_norm, cache.head_dim, "append_and_attend: q_norm");
+    check_vector(k_norm, cache.head_dim, "append_and_attend: k_norm");
+  }
+  kernels::AttentionArgs todo;
+  todo.angles = angles.as<float>();
+  todo.q_norm = q_norm.as<float>();
+  todo.k_norm = k_norm.as<float>();
+  todo.eps = eps;
+  attend(rows, qkv, todo, heads, scale, cache, out, stream);
 }
 
 void CudaBackend::attention(const Rows& rows, TensorView qkv, int heads, float scale,
                             const KvLayerView& cache, TensorView out, Stream& stream) {
-  attend(rows, qkv, nullptr, heads, scale, cache, out, stream);
+  attend(rows, qkv, {}, heads, scale, cache, out, stream);
 }
 
-void CudaBackend::attend(const Rows& rows, TensorView qkv, const float* angles, int heads,
+void CudaBackend::attend(const Rows& rows, TensorView qkv, kernels::AttentionArgs args, int heads,
                          float scale, const KvLayerView& cache, TensorView out, Stream& stream) {
-  kernels::AttentionArgs args;
   args.cache = cache_args(cache, "attention");
   const int64_t width = (heads + 2 * int64_t{cache.kv_heads}) * cache.head_dim;
   check_activations(qkv, rows.count, width, "attention: qkv");
@@ -277,7 +285,6 @@ void CudaBackend::attend(const Rows& rows, TensorView qkv, const float* angles, 
   args.heads = heads;
   args.scale = scale;
   args.qkv = qkv.data();
-  args.angles = angles;
   args.out = out.data();
   if (rows.count == 0) return;
   if (rows.count > kernels::kMaxDecodeRows) {
