@@ -106,6 +106,7 @@ int measure(const std::string& config, const Observer& observer) {
     for (const tandem::DevicePlan& device : engine->memory_plan().devices) {
       const auto gpu = static_cast<size_t>(tandem::parse_device(device.name).id.index);
       const auto planned = static_cast<double>(device.bytes_of(""));
+      if (planned == 0 || gpu >= kMostGpus) continue;
       const double used = lost_between(before, after, gpu);
       std::printf(
           "%-32s %-7s planned %10.1f MiB  used %10.1f MiB  difference %+.2f %%  (context %.1f "

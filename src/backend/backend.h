@@ -128,7 +128,7 @@ class Backend {
   /// f32
   virtual void add_parts(TensorView parts, TensorView out, Stream& stream) = 0;
   /// `add_parts` to hidden, then normed = the RMS norm of hidden, as `matmul_add_norm` leaves it.
-  ///                                       hidden (rows, d) f32, d a multiple of NormedRows::kPart
+  /// A round's rows: at most 16.           hidden (rows, d) f32, d a multiple of NormedRows::kPart
   virtual void add_parts_norm(TensorView parts, TensorView hidden, TensorView norm_weight,
                               const NormedRows& normed, Stream& stream) = 0;
 

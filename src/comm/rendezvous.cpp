@@ -12,7 +12,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::array<char, 8> kMark = {'t', 'a', 'n', 'd', 'e', 'm', 'P', 'G'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kNameBytes = 256;
 /// A stranger that calls and says nothing holds nobody up for longer.
 constexpr std::chrono::seconds kHelloLimit{2};

@@ -98,12 +98,15 @@ void Transformer::allocate_buffers() {
 
 Transformer::Buffers Transformer::Buffers::first(int rows) const {
   const auto cut = [rows](const TensorView& view) {
-    return view.count() > 0 ? view.rows(0, std::min<int64_t>(rows, view.dim(0))) : TensorView();
+    return view.count() > 0 ? view.rows(0, rows) : TensorView();
   };
-  return {cut(hidden), {cut(normed.values), cut(normed.squares), normed.eps},
-          cut(qkv),    cut(mixed),
-          cut(gated),  cut(projected),
-          cut(angles)};
+  // Passes of more rows leave finished norms.
+  const bool carries = normed.squares.count() > 0 && rows <= normed.squares.dim(0);
+  return {
+      cut(hidden), {cut(normed.values), carries ? cut(normed.squares) : TensorView(), normed.eps},
+      cut(qkv),    cut(mixed),
+      cut(gated),  cut(projected),
+      cut(angles)};
 }
 
 void Transformer::reserve(int sequence, int tokens, Stream& stream) {

@@ -322,6 +322,10 @@ kernels::NormArgs CudaBackend::norm_args(const TensorView& hidden, const TensorV
          "(rows, a multiple of " + std::to_string(NormedRows::kPart) + ")");
   }
   const int64_t rows = hidden.dim(0), cols = hidden.dim(1);
+  if (rows > kernels::kMaxDecodeRows) {
+    fail(hidden, "sum with a norm: hidden",
+         "at most " + std::to_string(kernels::kMaxDecodeRows) + " rows");
+  }
   element_of(hidden, rows, cols, false, "sum with a norm: hidden");
   check_vector(norm_weight, cols, "sum with a norm: norm_weight");
   check_activations(normed.values, rows, cols, "sum with a norm: normed");
