@@ -44,8 +44,9 @@ class RankSum {
   /// From here on through the devices' memory; null: through the communicator alone.
   void use(PeerExchange* peers) { peers_ = peers; }
 
-  /// Seconds that one sum of a row takes in a captured run of many, this way. Every rank calls it
-  /// at the same time; overwrites `terms` and `out`.
+  /// Seconds that one `add` of a row takes in a captured run of many, this way: what `add_norm`
+  /// does besides is as much either way. Every rank calls it at the same time; overwrites `terms`
+  /// and `out`.
   double measure(TensorView terms, TensorView out, Stream& stream);
 
  private:

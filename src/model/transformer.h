@@ -60,7 +60,8 @@ class Transformer final : public LanguageModel {
 
   /// @throws ShapeError when rows exceed max_rows, or the rows with logits max_logits_rows
   TensorView forward(const Rows& rows, int first_logits_row, Stream& stream) override;
-  /// A tensor split's ranks bring their shares' largest together instead of the logits.
+  /// A tensor split's ranks bring their shares' largest together instead of the logits; `ids` is
+  /// the leader's, null elsewhere.
   void forward_argmax(const Rows& rows, int first_row, int32_t* ids, Stream& stream) override;
   /// What `forward` checks first.
   void check_pass(int rows, int first_logits_row) const;

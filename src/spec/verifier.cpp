@@ -35,7 +35,7 @@ void Verifier::run(int num_drafts, Stream& stream) {
   const RoundView& round = state_.view();
   const Rows rows = state_.rows().rows(num_drafts + 1);
   backend.round_rows(round, 0, sequence_, rows, stream);
-  const TensorView logits = look(rows, num_drafts, stream);
+  const TensorView logits = run_main(rows, num_drafts, stream);
   backend.accept(round, accept_rule(num_drafts), num_drafts, stream);
   if (expected_acceptance_ && rule_.kind != DecodeRule::Kind::kGreedy) {
     backend.expected_acceptance(round, num_drafts, state_.expected_acceptance(), stream);
@@ -62,7 +62,7 @@ void Verifier::force(int num_drafts, Stream& stream) {
                static_cast<size_t>(round.sequences) * sizeof(int32_t), stream);
 }
 
-TensorView Verifier::look(const Rows& rows, int num_drafts, Stream& stream) {
+TensorView Verifier::run_main(const Rows& rows, int num_drafts, Stream& stream) {
   const bool greedy = rule_.kind == DecodeRule::Kind::kGreedy;
   if (greedy && !rule_.transform.has_penalties() && top_logprobs_ < 0) {
     main_.forward_argmax(rows, 0, state_.view().main_tokens, stream);

@@ -35,8 +35,9 @@ class Verifier {
 
  private:
   void run(int num_drafts, Stream& stream);
-  /// The main model's pass and what it says of each row. @return the logits, where they are wanted
-  TensorView look(const Rows& rows, int num_drafts, Stream& stream);
+  /// The main model's pass and its choice or distribution at each row. @return the logits, empty
+  /// where nobody wants them
+  TensorView run_main(const Rows& rows, int num_drafts, Stream& stream);
   void choose(TensorView logits, int num_drafts, Stream& stream);
   AcceptRule accept_rule(int num_drafts) const;
   void force(int num_drafts, Stream& stream);

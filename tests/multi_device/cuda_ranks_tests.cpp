@@ -19,6 +19,7 @@
 #include "support/catch.h"
 #include "support/forwarding_communicator.h"
 #include "support/model_runner.h"
+#include "support/repeating_source.h"
 #include "tandem/error.h"
 
 namespace tandem {
@@ -56,7 +57,9 @@ struct Split {
   std::unique_ptr<ShardedModel> model;
   std::string sums;
 
-  Split(const ModelConfig& config, const Placement& placement, AllReduce all_reduce) {
+  Split(
+      const ModelConfig& config, const Placement& placement, AllReduce all_reduce,
+      const ShardedModel::OpenWeights& open = [] { return open_weights(kMain); }) {
     std::vector<int> devices;
     for (int i = 0; i < placement.ranks(); ++i) {
       backends.push_back(gpu(i));
@@ -67,8 +70,7 @@ struct Split {
     for (size_t i = 0; i < backends.size(); ++i) {
       ranks.push_back({placement.shards[i], backends[i].get(), std::move(communicators[i])});
     }
-    model = std::make_unique<ShardedModel>(
-        config, std::move(ranks), [] { return open_weights(kMain); }, options());
+    model = std::make_unique<ShardedModel>(config, std::move(ranks), open, options());
     sums = model->choose_all_reduce(all_reduce);
   }
 };
@@ -185,23 +187,31 @@ TEST_CASE("Over GPUs, a row has the same bits whatever rows travel with it") {
 
 constexpr int kShareTokens = 200;
 
+std::vector<int32_t> largest_of_rows(const std::vector<float>& logits, int vocab) {
+  const auto columns = static_cast<size_t>(vocab);
+  std::vector<int32_t> ids;
+  for (size_t at = 0; at < logits.size(); at += columns) {
+    ids.push_back(test::argmax(std::span(logits).subspan(at, columns)));
+  }
+  return ids;
+}
+
 TEST_CASE("Over GPUs, shares of the vocabulary choose what the whole rows do") {
+  const auto repeating = [] { return std::make_unique<test::RepeatingSource>(kMain); };
   for (const int ranks : rank_counts()) {
     const ModelConfig config = ModelConfig::from_folder(kMain);
-    for (const AllReduce way : {AllReduce::kNccl, AllReduce::kPeer}) {
-      Split split(config, tensor_placement(config, ranks), way);
+    const Placement placement = tensor_placement(config, ranks);
+    const std::vector<int32_t> tokens = some_tokens(40);
+    for (const AllReduce way : {AllReduce::kNccl, AllReduce::kAuto}) {
+      Split split(config, placement, way), tied(config, placement, way, repeating);
       CAPTURE(ranks, split.sums);
-      test::ModelRunner runner(*split.model);
-      const std::vector<int32_t> tokens = some_tokens(40);
-      for (const size_t count : {1, 2, 5, 16, 40}) {
-        const auto part = std::span(tokens).first(count);
-        const std::vector<float> logits = runner.run(part, 0);
-        const auto vocab = static_cast<size_t>(config.vocab_size);
-        std::vector<int32_t> expected;
-        for (size_t i = 0; i < count; ++i) {
-          expected.push_back(test::argmax(std::span(logits).subspan(i * vocab, vocab)));
+      for (ShardedModel* model : {split.model.get(), tied.model.get()}) {
+        test::ModelRunner runner(*model);
+        for (const size_t count : {1, 2, 5, 16, 40}) {
+          const auto part = std::span(tokens).first(count);
+          const auto expected = largest_of_rows(runner.run(part, 0), config.vocab_size);
+          CHECK(runner.run_argmax(part, 0) == expected);
         }
-        CHECK(runner.run_argmax(part, 0) == expected);
       }
       SpeculativeDecoder decoder(*split.model, nullptr, 0);
       DecodeSettings whole_rows;
@@ -385,10 +395,13 @@ TEST_CASE("Over GPUs, a rank that stalls in a pass is named, and the pass ends w
   CHECK(std::chrono::steady_clock::now() - begin < 30s);
 }
 
+/// What a rank does when it waits for another.
+enum class Exchange { kAdd, kAddNorm, kJoinArgmax, kBroadcast };
+
 TEST_CASE("Over GPUs, kernels that wait for a rank's memory give up when told to") {
   using namespace std::chrono_literals;
   if (rank_counts().empty()) return;
-  constexpr int64_t kWords = 4096;
+  constexpr int64_t kWords = 4096, kParts = NormedRows::parts(kWords);
   std::vector<std::unique_ptr<Backend>> backends;
   std::vector<DeviceBuffer> memory;
   std::vector<PeerMember> members;
@@ -399,27 +412,51 @@ TEST_CASE("Over GPUs, kernels that wait for a rank's memory give up when told to
     members.push_back({backends.back().get(), TensorView(memory.back().data(), DType::kU8, {bytes},
                                                          backends.back()->device())});
   }
-  const auto peers = join_peers(members, kWords);
-  if (peers.empty()) {
-    WARN("these GPUs do not reach each other's memory: this test was skipped");
-    return;
-  }
-  DeviceBuffer values(backends[0]->memory(), 2 * kWords * sizeof(float), "values");
-  const auto half = [&](int64_t index) {
-    return TensorView(static_cast<float*>(values.data()) + index * kWords, DType::kF32, {kWords},
-                      backends[0]->device());
+  Backend& backend = *backends[0];
+  const auto floats = static_cast<size_t>(4 * kWords + kParts);
+  DeviceBuffer values(backend.memory(), floats * sizeof(float), "values");
+  const auto view = [&](int64_t first, DType dtype, Shape shape) {
+    return TensorView(static_cast<float*>(values.data()) + first, dtype, shape, backend.device());
   };
-  const auto stream = backends[0]->make_stream();
-  const auto event = backends[0]->make_event();
-  backends[0]->fill_zero(values.data(), 2 * kWords * sizeof(float), *stream);
-  peers[0]->add(half(0), half(1), *stream);  // and rank 1 never comes
-  stream->record(*event);
-  std::this_thread::sleep_for(300ms);
-  CHECK_FALSE(event->done());
-  peers[1]->abort();
-  const auto begin = std::chrono::steady_clock::now();
-  stream->synchronize();
-  CHECK(std::chrono::steady_clock::now() - begin < 1s);
+  const TensorView terms = view(0, DType::kF32, {1, kWords});
+  const TensorView out = view(kWords, DType::kF32, {1, kWords});
+  const TensorView weight = view(2 * kWords, DType::kF32, {kWords});
+  const NormedRows normed{view(3 * kWords, backend.activation_dtype(), {1, kWords}),
+                          view(4 * kWords, DType::kF32, {1, kParts}), 1e-5f};
+  const TensorView choices = view(0, DType::kI32, {4, 2}), words = view(0, DType::kI32, {8});
+  const auto stream = backend.make_stream();
+  const auto event = backend.make_event();
+  backend.fill_zero(values.data(), floats * sizeof(float), *stream);
+  for (const Exchange exchange :
+       {Exchange::kAdd, Exchange::kAddNorm, Exchange::kJoinArgmax, Exchange::kBroadcast}) {
+    CAPTURE(static_cast<int>(exchange));
+    const auto peers = join_peers(members, kWords);
+    if (peers.empty()) {
+      WARN("these GPUs do not reach each other's memory: this test was skipped");
+      return;
+    }
+    switch (exchange) {  // and rank 1 never comes
+      case Exchange::kAdd:
+        peers[0]->add(terms, out, *stream);
+        break;
+      case Exchange::kAddNorm:
+        peers[0]->add_norm(terms, out, weight, normed, *stream);
+        break;
+      case Exchange::kJoinArgmax:
+        peers[0]->join_argmax(choices, nullptr, *stream);
+        break;
+      case Exchange::kBroadcast:
+        peers[0]->broadcast(words, 0, *stream);
+        break;
+    }
+    stream->record(*event);
+    std::this_thread::sleep_for(300ms);
+    CHECK_FALSE(event->done());
+    peers[1]->abort();
+    const auto begin = std::chrono::steady_clock::now();
+    stream->synchronize();
+    CHECK(std::chrono::steady_clock::now() - begin < 1s);
+  }
 }
 
 TEST_CASE("Over GPUs, an aborted group fails at once and lets go") {

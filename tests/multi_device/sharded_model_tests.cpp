@@ -17,6 +17,7 @@
 #include "support/catch.h"
 #include "support/forwarding_communicator.h"
 #include "support/model_runner.h"
+#include "support/repeating_source.h"
 #include "tandem/error.h"
 
 namespace tandem {
@@ -136,36 +137,6 @@ TEST_CASE("Under a tensor split too, a row has the same bits whatever rows trave
   }
 }
 
-/// The bundled main model with fewer embeddings, which ids repeat in turn: with its tied head,
-/// every row's largest logit stands at several ids.
-class RepeatingSource final : public WeightSource {
- public:
-  static constexpr int64_t kPeriod = 1000;
-
-  std::string name() const override { return inner_->name(); }
-  bool has(std::string_view tensor) const override { return inner_->has(tensor); }
-  TensorInfo info(std::string_view tensor) const override { return inner_->info(tensor); }
-  HostMatrix tensor(std::string_view tensor) override {
-    HostMatrix matrix = inner_->tensor(tensor);
-    if (tensor.find("embed_tokens") == std::string_view::npos) return matrix;
-    const size_t row_bytes = static_cast<size_t>(matrix.row_stride) * size_of(matrix.dtype);
-    repeated_.resize(static_cast<size_t>(matrix.rows) * row_bytes);
-    for (int64_t row = 0; row < matrix.rows; ++row) {
-      std::memcpy(repeated_.data() + static_cast<size_t>(row) * row_bytes,
-                  static_cast<const std::byte*>(matrix.data) +
-                      static_cast<size_t>(row % kPeriod) * row_bytes,
-                  row_bytes);
-    }
-    matrix.data = repeated_.data();
-    return matrix;
-  }
-  void done_with(std::string_view tensor) override { inner_->done_with(tensor); }
-
- private:
-  std::unique_ptr<WeightSource> inner_ = open_weights(kMain);
-  std::vector<std::byte> repeated_;
-};
-
 std::vector<int32_t> largest_of_rows(const std::vector<float>& logits, int vocab) {
   const auto columns = static_cast<size_t>(vocab);
   std::vector<int32_t> ids;
@@ -180,7 +151,7 @@ TEST_CASE("Shares of a tensor split choose what the whole rows do, of equal logi
   const bool repeats = GENERATE(false, true);
   const int ranks = GENERATE(2, 3, 5, 8);  // 5: shares of 1,229 and one of 1,228
   const auto open = [repeats]() -> std::unique_ptr<WeightSource> {
-    if (repeats) return std::make_unique<RepeatingSource>();
+    if (repeats) return std::make_unique<test::RepeatingSource>(kMain);
     return open_weights(kMain);
   };
   Devices devices(open, config, tensor_placement(config, ranks), small());
@@ -193,7 +164,7 @@ TEST_CASE("Shares of a tensor split choose what the whole rows do, of equal logi
     CAPTURE(repeats, ranks, count, first_row);
     CHECK(runner.run_argmax(part, 0, first_row) == expected);
     if (repeats)
-      CHECK(*std::max_element(expected.begin(), expected.end()) < RepeatingSource::kPeriod);
+      CHECK(*std::max_element(expected.begin(), expected.end()) < test::RepeatingSource::kPeriod);
   }
 }
 
