@@ -38,6 +38,12 @@ class Communicator {
   virtual std::string failure() const = 0;
   /// Whether this rank's thread is waiting for other ranks at this moment. Any thread may ask.
   virtual bool waiting() const { return false; }
+
+ protected:
+  /// @throws ShapeError unless the group has such a rank
+  void check_rank(int rank) const;
+  /// @throws ShapeError unless the group has such a rank and it is another one
+  void check_other(int other) const;
 };
 
 }  // namespace tandem

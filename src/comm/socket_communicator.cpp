@@ -225,17 +225,6 @@ class SocketCommunicator final : public Communicator {
     }
   }
 
-  void check_rank(int rank) const {
-    if (rank < 0 || rank >= size())
-      throw ShapeError("communication: there is no rank " + std::to_string(rank));
-  }
-
-  void check_other(int rank) const {
-    check_rank(rank);
-    if (rank == rank_)
-      throw ShapeError("communication: rank " + std::to_string(rank) + " cannot send to itself");
-  }
-
   const std::shared_ptr<Shared> shared_;
   const int rank_;
   const std::vector<Socket> peers_;  ///< by rank; this one's is closed

@@ -165,7 +165,7 @@ class ThreadCommunicator final : public Communicator {
   }
 
   void broadcast(TensorView values, int root, Stream&) override {
-    check_peer(root);
+    check_rank(root);
     meet({Operation::kBroadcast, root, values.as<std::byte>(), values.dtype(), values.count()});
     if (rank_ != root) std::memcpy(values.data(), group_->offer(root).data, values.bytes());
     group_->barrier(rank_);
@@ -213,17 +213,6 @@ class ThreadCommunicator final : public Communicator {
                          " called different operations, or with different sizes");
       }
     }
-  }
-
-  void check_peer(int rank) const {
-    if (rank < 0 || rank >= size())
-      throw ShapeError("communication: there is no rank " + std::to_string(rank));
-  }
-
-  void check_other(int rank) const {
-    check_peer(rank);
-    if (rank == rank_)
-      throw ShapeError("communication: rank " + std::to_string(rank) + " cannot send to itself");
   }
 
   float* floats(int rank) { return reinterpret_cast<float*>(group_->offer(rank).data); }

@@ -7,6 +7,7 @@
 #include "cli/run_tandem.h"
 #include "support/catch.h"
 #include "support/json_schema.h"
+#include "support/sanitized.h"
 
 using namespace tandem::testing;
 using nlohmann::json;
@@ -212,9 +213,9 @@ TEST_CASE("Made-up acceptance is met by every setting, and announced everywhere"
                                       "--max-tokens",
                                       "200",
                                       "--num-speculative-tokens",
-                                      "1,3,6",
+                                      tandem::test::kSanitized ? "3" : "1,3,6",
                                       "--temperature",
-                                      "0,0.8",
+                                      tandem::test::kSanitized ? "0.8" : "0,0.8",
                                       "--synthetic-acceptance-length",
                                       "2.4",
                                       "--out",

@@ -241,7 +241,7 @@ TEST_CASE("where drafts fail at regular tokens auto does not stay with rounds th
   // A text of 192 tokens in which every third or fourth is unknown. With two drafts the next round
   // often begins at one of those, which makes acceptance look bad at the first position; rounds of
   // three never meet it.
-  const Trace& text = recorded().at("short texts").back();
+  const Trace text = recorded().at("short texts").back();
   for (const bool measured : {false, true}) {
     const double best = best_fixed_speed({text}, h100_costs());
     const double ratio = write_auto({text}, h100_costs(), 1, measured).speed() / best;

@@ -6,6 +6,7 @@
 
 #include "loop.h"
 #include "support/catch.h"
+#include "support/sanitized.h"
 #include "tandem/speedup.h"
 
 using namespace tandem;
@@ -77,7 +78,10 @@ TEST_CASE("a mean acceptance length that is asked for is met within 1 % over 2,0
   const bool launch_ahead = GENERATE(false, true);
   Loop loop(options_of(DrafterKind::kModel, quality));
   uint64_t seed = 0;
-  for (const double length : {1.0, 1.02, 1.5, 2.0, 2.71, 3.35, 5.9, 7.0}) {
+  const std::vector<double> lengths =
+      kSanitized ? std::vector<double>{1.02, 3.35}
+                 : std::vector<double>{1.0, 1.02, 1.5, 2.0, 2.71, 3.35, 5.9, 7.0};
+  for (const double length : lengths) {
     DecodeSettings settings =
         synthetic(kind, kMostDrafts, acceptance_rates_of_length(length), seed);
     settings.launch_ahead = launch_ahead;
