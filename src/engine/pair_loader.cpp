@@ -498,19 +498,14 @@ class PairLoader {
     }
   }
 
-  /// A prompt of the widest pass that fits, a round that brings whole logits together, and greedy
-  /// rounds with every number of drafts.
+  /// A prompt of the widest pass that fits, and greedy rounds with every number of drafts.
   void warm_up() {
     const int room = pair_.main->max_positions() - (request_.max_drafts + 1);
     const int length = std::clamp(room, 1, pair_.main->max_rows() + 1);  // the last is no pass's
     const std::vector<int32_t> prompt(static_cast<size_t>(length), 0);
     DecodeSettings settings;
-    settings.logprobs = 0;
-    pair_.decoder->start(prompt, settings);
-    pair_.decoder->round(1);
-    settings.logprobs = -1;
     settings.num_speculative_tokens = request_.max_drafts;
-    pair_.decoder->restart(settings);
+    pair_.decoder->start(prompt, settings);
     pair_.decoder->round(request_.max_drafts + 1);
     while (settings.num_speculative_tokens-- > 0) {
       if (options_.cancelled && options_.cancelled()) {
