@@ -22,7 +22,7 @@ constexpr int kFirstProbe = 12;
 constexpr int kLastProbe = 128;
 /// Plain steps that drafting may lose at the beginning of a text, besides the most of what it has
 /// won in the last one; and the most that it may lose of what it has won.
-constexpr double kFirstBalance = 2.45, kMostOfLastText = 4;
+constexpr double kFirstBalance = 2.45, kMostOfLastText = 10;
 /// The same where no draft stood in the last text.
 constexpr double kBalanceAfterFailure = 1;
 constexpr double kMostBalance = 40;
@@ -216,6 +216,11 @@ void AutoLength::observe(const RoundOutcome& outcome) {
     plain_rounds_ = 0;
   } else {
     ++plain_rounds_;
+    // A bad passage is to be forgotten, but only where drafts have stood at all.
+    if (some_stood_) {
+      acceptance_.pass();
+      yield_.pass();
+    }
   }
   if (wanted_ == kAutoDraftLength) {
     won_ += tokens - steps;

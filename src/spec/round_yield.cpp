@@ -19,7 +19,8 @@ constexpr double kPooledWeight = 4;
 constexpr double kPriorTokens = 10, kMostEarlierTokens = 20;
 /// What was seen in earlier texts, after one text more.
 constexpr double kTextRemembered = 0.8;
-/// Weights in the estimates of a round after one round more, and of a token after one more.
+/// Weights in the estimates of a round after one round more, and of a token after one more, drafted
+/// or not.
 constexpr double kRoundRemembered = 0.98, kTokenRemembered = 0.993;
 
 }  // namespace
@@ -49,6 +50,13 @@ void AcceptanceEstimate::observe(int num_drafts, int num_accepted) {
     if (position >= num_drafts || position > num_accepted) continue;
     tried_[i] += 1;
     stood_[i] += position < num_accepted ? 1 : 0;
+  }
+}
+
+void AcceptanceEstimate::pass() {
+  for (size_t i = 0; i < tried_.size(); ++i) {
+    tried_[i] *= kTokenRemembered;
+    stood_[i] *= kTokenRemembered;
   }
 }
 
@@ -111,6 +119,11 @@ void RoundYield::mark(double known) {
 void RoundYield::observe(int num_drafts, int num_accepted, double next) {
   for (int i = 0; i < num_accepted; ++i) mark(1);
   mark(num_accepted < num_drafts ? 0 : next);
+}
+
+void RoundYield::pass() {
+  tokens_ *= kTokenRemembered;
+  for (double& rounds : rounds_) rounds *= kTokenRemembered;
 }
 
 double RoundYield::tokens(int num_drafts) const {

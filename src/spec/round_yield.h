@@ -18,6 +18,8 @@ class AcceptanceEstimate {
   void begin_text();
   /// A round drafted `num_drafts` >= 1 tokens, and the first `num_accepted` stood.
   void observe(int num_drafts, int num_accepted);
+  /// A token that was not drafted: what is known of the draft grows older.
+  void pass();
   /// [i]: the chance that draft i stands when all before it do. @param deviations what is added, in
   /// standard deviations of the estimate
   std::array<double, kMaxSpeculativeTokens> conditional(double deviations = 0) const;
@@ -48,6 +50,8 @@ class RoundYield {
   void begin_text();
   /// @param next the chance that one draft more would have stood
   void observe(int num_drafts, int num_accepted, double next);
+  /// A token that was not drafted: what this text showed counts less beside what is assumed.
+  void pass();
   /// E(K), at least 1. @pre 0 <= num_drafts <= kMaxSpeculativeTokens
   double tokens(int num_drafts) const;
 
