@@ -69,9 +69,9 @@ class Observer {
     while (read(ask, &question, 1) == 1) {
       FreeBytes bytes{};
       try {
-        const auto devices = tandem::list_cuda_devices();
-        for (size_t i = 0; i < std::min(devices.size(), kMostGpus); ++i) {
-          bytes[i] = devices[i].free_bytes;
+        const auto gpus = tandem::describe_devices(tandem::list_cuda_devices());
+        for (size_t i = 0; i < std::min(gpus.size(), kMostGpus); ++i) {
+          bytes[i] = gpus[i].free_bytes;
         }
       } catch (const tandem::Error&) {  // 0 says so
       }
@@ -95,7 +95,7 @@ double lost_between(const FreeBytes& before, const FreeBytes& after, size_t gpu)
 int measure(const std::string& config, const Observer& observer) {
   try {
     const FreeBytes bare = observer.free_bytes();
-    (void)tandem::list_cuda_devices();  // makes the contexts
+    (void)tandem::list_devices();  // makes the contexts
     const FreeBytes before = observer.free_bytes();
     const auto engine = tandem::Engine::from_config(std::filesystem::path(config));
     tandem::SamplingParams params;

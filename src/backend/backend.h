@@ -212,6 +212,9 @@ uint64_t matmul_workspace_bytes(DeviceKind kind, int max_rows, const WeightSpec&
 /// @throws UsageError when this build or machine has no such device
 std::unique_ptr<Backend> make_backend(const DeviceSpec& device, int threads = 0);
 
+/// The devices of this machine and build: its GPUs, then cpu:0. Makes no driver context.
+std::vector<DeviceId> list_device_ids();
+
 /// What `tandem devices` lists.
 struct DeviceInfo {
   DeviceId id;
@@ -222,6 +225,12 @@ struct DeviceInfo {
   /// `free_bytes` already. Asking a GPU for its free bytes makes one.
   bool has_context = false;
 };
+
+/// Those of the devices that exist, in the order given. GPUs that are not among them are left
+/// alone, and without any among them so is the driver.
+std::vector<DeviceInfo> describe_devices(std::span<const DeviceId> ids);
+
+/// All of them. Makes a driver context on each GPU.
 std::vector<DeviceInfo> list_devices();
 
 }  // namespace tandem

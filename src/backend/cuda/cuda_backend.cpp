@@ -23,6 +23,17 @@ int device_count() {
   return count;
 }
 
+/// Of a GPU that the kernels run on.
+std::optional<cudaDeviceProp> properties_of(int index) {
+  cudaDeviceProp properties;
+  if (cudaGetDeviceProperties(&properties, index) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return std::nullopt;
+  }
+  if (properties.major * 10 + properties.minor < kOldestCapability) return std::nullopt;
+  return properties;
+}
+
 }  // namespace
 
 CudaBackend::CudaBackend(DeviceId device) : device_(device), memory_(device) {
@@ -147,21 +158,24 @@ std::unique_ptr<Backend> make_cuda_backend(DeviceId device) {
   return std::make_unique<CudaBackend>(device);
 }
 
-std::vector<DeviceInfo> list_cuda_devices() {
-  std::vector<DeviceInfo> devices;
+std::vector<DeviceId> list_cuda_devices() {
+  std::vector<DeviceId> devices;
   const int count = device_count();
   for (int index = 0; index < count; ++index) {
-    cudaDeviceProp properties;
-    if (cudaGetDeviceProperties(&properties, index) != cudaSuccess) continue;
-    if (properties.major * 10 + properties.minor < kOldestCapability) continue;
-    const DeviceId id{DeviceKind::kCuda, index};
-    devices.push_back({.id = id,
-                       .name = properties.name,
-                       .capacity_bytes = properties.totalGlobalMem,
-                       .free_bytes = CudaMemory(id).free_bytes(),
-                       .has_context = true});
+    if (properties_of(index)) devices.push_back({DeviceKind::kCuda, index});
   }
   return devices;
+}
+
+std::optional<DeviceInfo> describe_cuda_device(DeviceId device) {
+  if (device.index < 0 || device.index >= device_count()) return std::nullopt;
+  const std::optional<cudaDeviceProp> properties = properties_of(device.index);
+  if (!properties) return std::nullopt;
+  return DeviceInfo{.id = device,
+                    .name = properties->name,
+                    .capacity_bytes = properties->totalGlobalMem,
+                    .free_bytes = CudaMemory(device).free_bytes(),
+                    .has_context = true};
 }
 
 }  // namespace tandem
