@@ -257,19 +257,18 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
     // behind the last chunk the next group begins with the first one again
     next_chunk = next_chunk + kWarps < blocks ? next_chunk + kWarps : 0;
     slot = slot + 1 < kAhead ? slot + 1 : 0;
-#if __CUDA_ARCH__ >= 900
-    copy_async_commit();  // before, these copies belong to the ring's next group
-#endif
+    copy_async_commit();
   };
   // Chunks of a stage that are worked on together: their products do not wait for each other.
   constexpr int kTogether = kRowTiles == 1 ? kDepth : 1;
   static_assert(kTogether <= kAhead && kDepth % kTogether == 0);
   uint4 inputs[kTogether][kRowTiles][2];
   float2 offsets[kTogether][kRowTiles];
+  // Before 9.0 the ring's copies are groups in between: its front() has waited for all that was
+  // fetched in the stages before, and to wait here would mean to wait for weights, too.
+  constexpr bool kFrontWaits = kCapability < 90 && kAhead >= kDepth;
   const auto take_inputs = [&](auto at) {
-#if __CUDA_ARCH__ >= 900
-    copy_async_wait<kAhead - 1>();
-#endif
+    if constexpr (!kFrontWaits) copy_async_wait<kAhead - 1>();
     const unsigned char* from = slots + slot * kRowTiles * kRowTileBytes;
 #pragma unroll
     for (int n = 0; n < kRowTiles; ++n) {
