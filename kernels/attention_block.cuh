@@ -12,10 +12,6 @@ constexpr int kSlotTiles = kWarpSlots / 8;
 constexpr int kTileRows = 16;
 constexpr uint32_t kAllLanes = 0xffffffffu;
 
-/// Blocks that share a part.
-constexpr int blocks_of_part(int capability) {
-  return capability >= kFirstClusterCapability ? 2 : 1;
-}
 constexpr int kClusterBlocks = blocks_of_part(kCapability);
 
 /// Warps of a block: as many as leave each the registers for its keys.

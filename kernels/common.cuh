@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "capability.h"
 #include "kernels.h"
 
 namespace tandem::kernels {
@@ -15,7 +16,6 @@ constexpr int kCapability = __CUDA_ARCH__ / 10;
 #else
 constexpr int kCapability = 90;
 #endif
-constexpr int kFirstClusterCapability = 90;
 
 /// Launches `kernel` in clusters of some blocks, with programmatic dependent launch where the
 /// caller asks for it.

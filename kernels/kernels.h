@@ -14,11 +14,17 @@ namespace tandem::kernels {
 struct Launch {
   cudaStream_t stream = nullptr;
   int multiprocessors = 1;
-  int capability = 80;  ///< 10 * major + minor
+  int capability = 80;                ///< what the kernels were compiled for (compiled_capability)
+  int block_shared_bytes = 48 << 10;  ///< the most shared memory that the device gives a block
   /// Lets the kernel start while the one before it drains; it then waits on the device for that
-  /// one's results (programmatic dependent launch, compute capability 9.0 and newer).
+  /// one's results. Only where the capability can_overlap.
   bool overlap = false;
 };
+
+/// The compute capability, 10 * major + minor, whose code of the kernels the current device runs.
+/// The device's own is newer where the driver translates an older one's PTX; what the kernels lay
+/// out by capability then follows this one.
+cudaError_t compiled_capability(int* capability);
 
 /// Element types of activations.
 enum class Element : int { kF32 = 0, kBF16 = 1 };
@@ -81,6 +87,8 @@ struct MatmulArgs {
   const float* squares = nullptr;      ///< of x, (rows, panels_of(cols)); null: x is complete
   float eps = 0;
 };
+/// Shared memory that matmul_rows takes for a block, whatever the format.
+int matmul_rows_shared_bytes(int capability);
 /// At most kMaxDecodeRows rows.
 cudaError_t matmul_rows(const MatmulArgs& args, Launch launch);
 /// Any number of rows.

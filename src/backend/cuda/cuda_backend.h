@@ -118,7 +118,8 @@ class CudaBackend final : public Backend {
   CudaMemory memory_;
   std::string description_;
   int multiprocessors_ = 1;
-  int capability_ = 0;
+  int capability_ = 0;  ///< of the kernels' code
+  int block_shared_bytes_ = 0;
   std::unique_ptr<LibraryMatmul> library_;  ///< made by the first wide product
 };
 
