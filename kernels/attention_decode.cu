@@ -235,9 +235,10 @@ cudaError_t attention_decode(const AttentionArgs& args, Launch launch) {
   const int cluster = blocks_of_part(launch.capability);
   const int clusters =
       (launch.multiprocessors * (few ? 1 : kMostItemsPerBlock) + cluster - 1) / cluster;
-  const auto run = [&](auto kernel, int bytes) {
+  const auto run = [&](auto kernel, int bytes, int most_bytes) {
+    // The same for every launch: other threads launch the kernel, too.
     const cudaError_t attribute =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes);
     if (attribute != cudaSuccess) return attribute;
     return launch_clusters_between_matmuls(
         kernel, dim3(static_cast<unsigned>(clusters * cluster)),
@@ -247,17 +248,17 @@ cudaError_t attention_decode(const AttentionArgs& args, Launch launch) {
   return for_head_dim(args.cache.head_dim, [&](auto size) {
     constexpr int kHeadDim = decltype(size)::value;
     constexpr int kNeeded = AttentionLayout<kHeadDim>::kBytes;
-    const int bytes =
-        few && launch.capability >= 90 && kNeeded < kSharedBytes ? kSharedBytes : kNeeded;
+    constexpr int kMost = kNeeded < kSharedBytes ? kSharedBytes : kNeeded;
+    const int bytes = few && launch.capability >= 90 ? kMost : kNeeded;
     if constexpr (kHeadDim % 64 == 0) {
       if (args.q_norm != nullptr) {
-        return run(attention_decode_kernel<kHeadDim, Rotation::kNormsAndRotates>, bytes);
+        return run(attention_decode_kernel<kHeadDim, Rotation::kNormsAndRotates>, bytes, kMost);
       }
       if (args.angles != nullptr) {
-        return run(attention_decode_kernel<kHeadDim, Rotation::kRotates>, bytes);
+        return run(attention_decode_kernel<kHeadDim, Rotation::kRotates>, bytes, kMost);
       }
     }
-    return run(attention_decode_kernel<kHeadDim, Rotation::kDone>, bytes);
+    return run(attention_decode_kernel<kHeadDim, Rotation::kDone>, bytes, kMost);
   });
 }
 
