@@ -200,7 +200,7 @@ __global__ __maxnreg__(most_registers(kHeadDim)) void attention_decode_kernel(
 
     if (tile_parts == 1 || cluster_rank() != 0) continue;
     const AttentionPartials partials(args);
-    int* const finished = partials.finished + tile * cache.kv_heads + item.kv_head;
+    int* const finished = args.finished + tile * cache.kv_heads + item.kv_head;
     if (!is_last_of(finished, tile_parts, &shared_finished)) continue;
     constexpr int kVectors = kTileRows / kWarps;
     int indices[kVectors], parts[kVectors];
@@ -218,11 +218,6 @@ __global__ __maxnreg__(most_registers(kHeadDim)) void attention_decode_kernel(
 
 }  // namespace
 
-int64_t attention_partial_floats(int rows, int heads, const CacheArgs& cache) {
-  return kMostAttentionHeads +
-         static_cast<int64_t>(rows) * heads * most_parts(cache) * (cache.head_dim + 2);
-}
-
 bool attention_decode_appends(int head_dim) {
   return head_dim == 64 || head_dim == 128 || head_dim == 256;
 }
@@ -230,8 +225,8 @@ bool attention_decode_appends(int head_dim) {
 cudaError_t attention_decode(const AttentionArgs& args, Launch launch) {
   if (args.heads > kMostAttentionHeads) return cudaErrorInvalidValue;
   // Of a tile: the cache is seldom full. Beyond, memory is kept busier by more blocks.
-  const bool few =
-      most_parts(args.cache) * args.cache.kv_heads <= launch.multiprocessors * kMostItemsPerBlock;
+  const int blocks = most_parts(args.cache, 1) * args.cache.kv_heads;
+  const bool few = blocks <= launch.multiprocessors * kMostItemsPerBlock;
   const int cluster = blocks_of_part(launch.capability);
   const int clusters =
       (launch.multiprocessors * (few ? 1 : kMostItemsPerBlock) + cluster - 1) / cluster;

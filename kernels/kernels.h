@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "attention_layout.h"
 #include "packed_layout.h"
 
 /// CUDA kernels: raw pointers, sizes and a stream in, cudaError_t out. They check nothing; shapes
@@ -54,7 +55,6 @@ cudaError_t pack(const PackArgs& args, Launch launch);
 // Matmul ------------------------------------------------------------------------------------------
 
 constexpr int kMaxSegments = 3;
-constexpr int kMaxDecodeRows = 16;
 
 enum class MatmulEpilogue : int { kStore = 0, kAdd = 1, kSiluGate = 2, kAddNorm = 3 };
 
@@ -138,7 +138,7 @@ struct RopeArgs {
 };
 cudaError_t rope_and_append(const RopeArgs& args, Launch launch);
 
-constexpr int kMostAttentionHeads = 1024;  ///< of the decode attention
+/// Values have to be finite: one behind a row's slot has weight 0 for it, and 0 * infinity is none.
 struct AttentionArgs {
   const int32_t* slots = nullptr;
   const int32_t* sequences = nullptr;
@@ -156,11 +156,11 @@ struct AttentionArgs {
   float eps = 0;
   void* out = nullptr;  ///< (rows, heads * head_dim) bfloat16
   CacheArgs cache;
-  /// attention_partial_floats(...), decode only; all zero when it is first used
+  // Decode only: what finished items are counted in (kMostAttentionHeads, zero when they are first
+  // used, and again behind every launch), and attention_partial_floats(...).
+  int* finished = nullptr;
   float* partials = nullptr;
 };
-/// Head sizes that the attention kernels take: 32, 64, 96, 128, 256.
-int64_t attention_partial_floats(int rows, int heads, const CacheArgs& cache);
 /// Whether attention_decode can rotate and append for heads of this size.
 bool attention_decode_appends(int head_dim);
 cudaError_t attention_decode(const AttentionArgs& args, Launch launch);

@@ -75,6 +75,15 @@ LinkWords link_words(const ModelConfig& config, const ModelLimits& limits, Devic
                     words(NormedRows::parts(config.hidden_size), DType::kF32)};
 }
 
+uint64_t pass_workspace_bytes(const ModelConfig& config, const ModelShard& shard,
+                              const FormatOf& formats, const ModelLimits& limits, DeviceKind kind) {
+  const int slots = limits.kv_size().max_pages() * kPageTokens;
+  return std::max(
+      workspace_bytes(config, shard, formats, limits.max_rows, limits.logits_rows(), kind),
+      attention_workspace_bytes(kind, static_cast<int>(shard.heads.size()), config.head_dim,
+                                slots));
+}
+
 uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
                           const FormatOf& formats, const ModelLimits& limits, DeviceKind kind) {
   const BufferShapes shapes = buffer_shapes(config, shard, limits, kind);
@@ -91,8 +100,7 @@ uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
       .add(DType::kF32, shapes.gathered)
       .add(DType::kU8, shapes.peer_memory)
       .add(DType::kI32, shapes.shared_rows)
-      .add_bytes(
-          workspace_bytes(config, shard, formats, limits.max_rows, limits.logits_rows(), kind))
+      .add_bytes(pass_workspace_bytes(config, shard, formats, limits, kind))
       .bytes();
 }
 

@@ -60,8 +60,8 @@ Transformer::Transformer(const ModelConfig& config, const ModelShard& shard, Wei
       Arena(memory, tandem::logits_bytes(config, shard, limits_), options.role + " logits");
   allocate_buffers();
   workspace_ = activations_arena_.take(
-      DType::kU8, {static_cast<int64_t>(workspace_bytes(config, shard, formats, limits_.max_rows,
-                                                        limits_.logits_rows(), kind))});
+      DType::kU8,
+      {static_cast<int64_t>(pass_workspace_bytes(config, shard, formats, limits_, kind))});
 
   const std::unique_ptr<Stream> stream = backend.make_stream();
   backend.lend_workspace(workspace_, *stream);

@@ -106,6 +106,9 @@ class CudaBackend final : public Backend {
   /// (cuda_prefill.cpp).
   bool multiply_by_library(const kernels::MatmulArgs& args, Stream& stream);
   void use_device() const;
+  /// Where a pass's attention leaves its parts' sums: in what was lent, or where that is too small
+  /// in memory of the stream's own.
+  float* attention_partials(int heads, const kernels::CacheArgs& cache, CudaStream& stream) const;
   /// Multiplies run by run of equal formats; `args` says what `matmul` has no word for.
   void multiply(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
                 kernels::MatmulArgs args, Stream& stream);
