@@ -213,6 +213,10 @@ uint64_t matmul_workspace_bytes(DeviceKind kind, int max_rows, const WeightSpec&
 /// over sequences of at most so many slots of the cache; pure arithmetic, for plans.
 uint64_t attention_workspace_bytes(DeviceKind kind, int heads, int head_dim, int slots);
 
+/// Head sizes that the attention of a kind of device takes; empty: any.
+std::span<const int> attention_head_dims(DeviceKind kind);
+bool attention_takes(DeviceKind kind, int head_dim);
+
 /// Makes the backend of a device. `threads` is for the CPU: 0 means all cores the process may use.
 /// @throws UsageError when this build or machine has no such device
 std::unique_ptr<Backend> make_backend(const DeviceSpec& device, int threads = 0);

@@ -1,11 +1,13 @@
 #include "model/model_memory.h"
 
 #include <algorithm>
+#include <string>
 
 #include "backend/peer_exchange.h"
 #include "backend/rows.h"
 #include "core/memory.h"
 #include "model/rank_sum.h"
+#include "tandem/error.h"
 
 namespace tandem {
 
@@ -82,6 +84,16 @@ uint64_t pass_workspace_bytes(const ModelConfig& config, const ModelShard& shard
       workspace_bytes(config, shard, formats, limits.max_rows, limits.logits_rows(), kind),
       attention_workspace_bytes(kind, static_cast<int>(shard.heads.size()), config.head_dim,
                                 slots));
+}
+
+void check_runs_on(const ModelConfig& config, DeviceKind kind) {
+  if (attention_takes(kind, config.head_dim)) return;
+  std::string taken;
+  for (const int head_dim : attention_head_dims(kind)) {
+    taken += (taken.empty() ? "" : ", ") + std::to_string(head_dim);
+  }
+  throw ModelError(config.source + ": head_dim is " + std::to_string(config.head_dim) +
+                   "; attention on a GPU takes " + taken + ": use device 'cpu' for this model");
 }
 
 uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,

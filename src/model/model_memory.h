@@ -48,6 +48,10 @@ LinkWords link_words(const ModelConfig& config, const ModelLimits& limits, Devic
 uint64_t pass_workspace_bytes(const ModelConfig& config, const ModelShard& shard,
                               const FormatOf& formats, const ModelLimits& limits, DeviceKind kind);
 
+/// @throws ModelError where no device of the kind can run the model: on CUDA, a head size without a
+///         kernel
+void check_runs_on(const ModelConfig& config, DeviceKind kind);
+
 /// Bytes of a Transformer's arenas besides the weights (`weights_bytes` in model_weights.h). What
 /// these functions say is what is allocated, byte for byte.
 uint64_t kv_bytes(const ModelConfig& config, const ModelShard& shard, const ModelLimits& limits,

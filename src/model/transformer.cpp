@@ -12,6 +12,7 @@ namespace {
 /// Checks what can be checked before anything is allocated.
 void check_limits(const ModelConfig& config, const ModelShard& shard, const ModelLimits& limits,
                   const Backend& backend, const Communicator* communicator) {
+  check_runs_on(config, backend.device().kind);
   shard.validate(config);
   if (limits.max_positions < 1 || limits.max_positions > config.max_position_embeddings) {
     throw UsageError(config.source + ": a context of " + std::to_string(limits.max_positions) +

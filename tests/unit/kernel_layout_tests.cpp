@@ -79,5 +79,15 @@ TEST_CASE("A pass works in what its products or its attention need, whichever is
         needed(WeightFormat::kBF16, 32, DeviceKind::kCuda));
 }
 
+TEST_CASE("Attention on a GPU takes some head sizes, on the CPU all") {
+  for (const int head_dim : {32, 64, 96, 128, 256}) {
+    CHECK(attention_takes(DeviceKind::kCuda, head_dim));
+  }
+  for (const int head_dim : {16, 80, 100, 112, 120, 160, 192, 512}) {
+    CHECK_FALSE(attention_takes(DeviceKind::kCuda, head_dim));
+    CHECK(attention_takes(DeviceKind::kCpu, head_dim));
+  }
+}
+
 }  // namespace
 }  // namespace tandem

@@ -259,6 +259,21 @@ TEST_CASE("requests that contradict themselves are refused") {
   CHECK_THROWS_AS(make_plan(on_devices({}), kNothingMeasured), ConfigError);
 }
 
+TEST_CASE("a head size that GPUs have no kernel for is refused by name") {
+  for (const bool of_draft : {false, true}) {
+    PlanRequest request = on_devices({kGiB});
+    ModelConfig& config = (of_draft ? *request.draft : request.main).config;
+    config.head_dim = 80;
+    config.source = "odd/config.json";
+    CHECK(make_plan(request, kNothingMeasured).memory.fits);  // the CPU takes any
+    request.devices[0].id.kind = DeviceKind::kCuda;
+    CHECK_THROWS_WITH(make_plan(request, kNothingMeasured),
+                      "odd/config.json: head_dim is 80; attention on a GPU takes 32, 64, 96, 128, "
+                      "256: use device 'cpu' for this model");
+    CHECK_THROWS_AS(make_plan(request, kNothingMeasured), ModelError);
+  }
+}
+
 TEST_CASE("what attention works in is planned where it exceeds what products do") {
   PlanRequest request = on_devices({200 * kGiB});
   request.draft.reset();

@@ -63,11 +63,9 @@ kernels::CacheArgs cache_args(const KvLayerView& cache, const char* what) {
                      std::to_string(cache.page_tokens) + ", " + std::to_string(cache.head_dim) +
                      ")");
   }
-  constexpr int kMostHeadDim = 256;
-  const int d = cache.head_dim;
-  if (d != 32 && d != 64 && d != 96 && d != 128 && d != kMostHeadDim) {
-    throw ShapeError(std::string(what) + ": head_dim " + std::to_string(d) +
-                     " has no CUDA kernel; 32, 64, 96, 128 and 256 have");
+  if (!attention_takes(DeviceKind::kCuda, cache.head_dim)) {
+    throw ShapeError(std::string(what) + ": head_dim " + std::to_string(cache.head_dim) +
+                     " has no CUDA kernel");
   }
   return {.keys = cache.keys.data(),
           .values = cache.values.data(),
