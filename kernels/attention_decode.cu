@@ -11,8 +11,8 @@ namespace {
 // the part and each warp 32 of its slots. All threads share in rotating what is new, a warp
 // multiplies alone, and the warps' sums meet in shared memory, the other block's too where it has
 // any. Sums of several parts go to `partials`; the cluster that finishes a tile's last item adds up
-// the parts of its rows. Everything is added in ascending order, and a query vector's arithmetic
-// depends on its own slots alone: other rows of the tile never touch it.
+// the parts of its rows. Everything is added in ascending order, and a query vector's result
+// depends on its own slots alone: values behind them, which are finite, have weight 0.
 //
 // There is a block for each multiprocessor, and no two fit beside a block of the matmul in front.
 // So each multiprocessor holds one when the next matmul's blocks start, which then find one place

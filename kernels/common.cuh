@@ -49,9 +49,10 @@ cudaError_t launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size
   return launch_clustered(kernel, grid, block, shared_bytes, launch, 1, args...);
 }
 
-/// Everything that earlier work of the stream wrote is visible afterwards. Every thread of every
-/// kernel calls it, and before it touches memory that others write (but for what dates from before
-/// the pass: attention_decode.cu): then "finished" is transitive.
+/// Everything that earlier work of the stream wrote is visible afterwards. A thread calls it before
+/// it touches memory that others write (but for what dates from before the pass:
+/// attention_decode.cu). Every block of a kernel that is launched with overlap has threads that
+/// have called it when the block ends: then "finished" is transitive.
 __device__ __forceinline__ void wait_for_earlier_work() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

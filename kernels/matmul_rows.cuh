@@ -13,12 +13,12 @@ namespace tandem::kernels {
 // time in turn, a chunk of 512 together. One more warp streams the weights through a ring in
 // shared memory, chunks of some panels at a time (the copy engine takes about 80 cycles for a copy,
 // so small ones would bind it); the ring starts to fill before the kernel's inputs exist, and two
-// blocks fit on a multiprocessor, so that the next matmul's ring fills while this one works. Every
-// lane fetches its share of the rows' inputs some chunks ahead from L2; it serves a group of
-// panels. Before compute capability 9.0 each warp copies its own share of the ring. Sums: tensor
-// cores along a warp's inputs, then the warps in ascending order; so a row's bits depend on the
-// shape alone, never on the other rows. A last warp forms the factors of an RMS norm in front of
-// the matmul meanwhile; they are needed at the end.
+// blocks fit on a multiprocessor (one of 100 KiB holds one), so that the next matmul's ring fills
+// while this one works. Every lane fetches its share of the rows' inputs some chunks ahead from L2;
+// it serves a group of panels. Before compute capability 9.0 each warp copies its own share of the
+// ring. Sums: tensor cores along a warp's inputs, then the warps in ascending order; so a row's
+// bits depend on the shape alone, never on the other rows. A last warp forms the factors of an RMS
+// norm in front of the matmul meanwhile; they are needed at the end.
 
 /// Meeting of the warps that multiply.
 __device__ __forceinline__ void sync_multipliers() {
