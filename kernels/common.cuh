@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "capability.h"
 #include "kernels.h"
 
 namespace tandem::kernels {
@@ -15,7 +16,6 @@ constexpr int kCapability = __CUDA_ARCH__ / 10;
 #else
 constexpr int kCapability = 90;
 #endif
-constexpr int kFirstClusterCapability = 90;
 
 /// Launches `kernel` in clusters of some blocks, with programmatic dependent launch where the
 /// caller asks for it.
@@ -49,9 +49,10 @@ cudaError_t launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size
   return launch_clustered(kernel, grid, block, shared_bytes, launch, 1, args...);
 }
 
-/// Everything that earlier work of the stream wrote is visible afterwards. Every thread of every
-/// kernel calls it, and before it touches memory that others write (but for what dates from before
-/// the pass: attention_decode.cu): then "finished" is transitive.
+/// Everything that earlier work of the stream wrote is visible afterwards. A thread calls it before
+/// it touches memory that others write (but for what dates from before the pass:
+/// attention_decode.cu). Every block of a kernel that is launched with overlap has threads that
+/// have called it when the block ends: then "finished" is transitive.
 __device__ __forceinline__ void wait_for_earlier_work() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -13,12 +13,12 @@ namespace tandem::kernels {
 // time in turn, a chunk of 512 together. One more warp streams the weights through a ring in
 // shared memory, chunks of some panels at a time (the copy engine takes about 80 cycles for a copy,
 // so small ones would bind it); the ring starts to fill before the kernel's inputs exist, and two
-// blocks fit on a multiprocessor, so that the next matmul's ring fills while this one works. Every
-// lane fetches its share of the rows' inputs some chunks ahead from L2; it serves a group of
-// panels. Before compute capability 9.0 each warp copies its own share of the ring. Sums: tensor
-// cores along a warp's inputs, then the warps in ascending order; so a row's bits depend on the
-// shape alone, never on the other rows. A last warp forms the factors of an RMS norm in front of
-// the matmul meanwhile; they are needed at the end.
+// blocks fit on a multiprocessor (one of 100 KiB holds one), so that the next matmul's ring fills
+// while this one works. Every lane fetches its share of the rows' inputs some chunks ahead from L2;
+// it serves a group of panels. Before compute capability 9.0 each warp copies its own share of the
+// ring. Sums: tensor cores along a warp's inputs, then the warps in ascending order; so a row's
+// bits depend on the shape alone, never on the other rows. A last warp forms the factors of an RMS
+// norm in front of the matmul meanwhile; they are needed at the end.
 
 /// Meeting of the warps that multiply.
 __device__ __forceinline__ void sync_multipliers() {
@@ -257,19 +257,18 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
     // behind the last chunk the next group begins with the first one again
     next_chunk = next_chunk + kWarps < blocks ? next_chunk + kWarps : 0;
     slot = slot + 1 < kAhead ? slot + 1 : 0;
-#if __CUDA_ARCH__ >= 900
-    copy_async_commit();  // before, these copies belong to the ring's next group
-#endif
+    copy_async_commit();
   };
   // Chunks of a stage that are worked on together: their products do not wait for each other.
   constexpr int kTogether = kRowTiles == 1 ? kDepth : 1;
   static_assert(kTogether <= kAhead && kDepth % kTogether == 0);
   uint4 inputs[kTogether][kRowTiles][2];
   float2 offsets[kTogether][kRowTiles];
+  // Before 9.0 the ring's copies are groups in between: its front() has waited for all that was
+  // fetched in the stages before, and to wait here would mean to wait for weights, too.
+  constexpr bool kFrontWaits = kCapability < 90 && kAhead >= kDepth;
   const auto take_inputs = [&](auto at) {
-#if __CUDA_ARCH__ >= 900
-    copy_async_wait<kAhead - 1>();
-#endif
+    if constexpr (!kFrontWaits) copy_async_wait<kAhead - 1>();
     const unsigned char* from = slots + slot * kRowTiles * kRowTileBytes;
 #pragma unroll
     for (int n = 0; n < kRowTiles; ++n) {

@@ -9,7 +9,7 @@ namespace {
 // top-p read it four times each; without room there, the slice stands in the result.
 
 /// Static shared memory of the kernel besides, rounded up.
-constexpr size_t kSelectionBytes = size_t{40} << 10;
+constexpr size_t kSelectionBytes = size_t{30} << 10;
 
 __global__ __launch_bounds__(kRowThreads) void distribution_kernel(
     const __grid_constant__ RoundArgs round, const __grid_constant__ LogitsArgs args, float* probs,
@@ -138,15 +138,15 @@ __global__ __launch_bounds__(kRowThreads) void log_probabilities_kernel(
 
 cudaError_t distribution(const RoundArgs& round, const LogitsArgs& logits, float* probs,
                          Launch launch) {
-  // What every device of the kind has for a block.
-  constexpr size_t kClusterShared = size_t{227} << 10, kSmallestShared = size_t{99} << 10;
+  const size_t room = static_cast<size_t>(launch.block_shared_bytes) - kSelectionBytes;
   const int blocks = cluster_blocks(launch);
   const int n = logits.columns < round.vocab ? logits.columns : round.vocab;
   const size_t slice = static_cast<size_t>((n + blocks - 1) / blocks) * sizeof(float);
-  const bool in_shared = slice + kSelectionBytes <= (blocks > 1 ? kClusterShared : kSmallestShared);
+  const bool in_shared = slice <= room;
   if (in_shared) {
+    // The same for every launch: other threads launch the kernel, too.
     const cudaError_t error = cudaFuncSetAttribute(
-        distribution_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(slice));
+        distribution_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(room));
     if (error != cudaSuccess) return error;
   }
   return launch_clusters(distribution_kernel, logits.rows, in_shared ? slice : 0, launch, round,

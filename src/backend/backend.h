@@ -62,7 +62,8 @@ class Backend {
   virtual void end_range() noexcept = 0;
   /// Gives the ops that follow on `stream` memory to work in, in place of what was given before; it
   /// must outlive them. Wide products are faster with `matmul_workspace_bytes` of it, and give the
-  /// same bits in every run that gives as much. Backends that need none ignore it.
+  /// same bits in every run that gives as much. Attention without `attention_workspace_bytes` of it
+  /// takes memory of its own. Backends that need none ignore it.
   virtual void lend_workspace(TensorView /*memory*/, Stream& /*stream*/) {}
 
   // Weights
@@ -207,6 +208,14 @@ uint64_t packed_weight_bytes(DeviceKind kind, const WeightSpec& spec);
 /// Bytes of `lend_workspace` that products of up to `max_rows` rows with the weight can use on a
 /// device of this kind; pure arithmetic, for plans.
 uint64_t matmul_workspace_bytes(DeviceKind kind, int max_rows, const WeightSpec& spec);
+
+/// Bytes of `lend_workspace` that the attention of few rows works in on any device of this kind,
+/// over sequences of at most so many slots of the cache; pure arithmetic, for plans.
+uint64_t attention_workspace_bytes(DeviceKind kind, int heads, int head_dim, int slots);
+
+/// Head sizes that the attention of a kind of device takes; empty: any.
+std::span<const int> attention_head_dims(DeviceKind kind);
+bool attention_takes(DeviceKind kind, int head_dim);
 
 /// Makes the backend of a device. `threads` is for the CPU: 0 means all cores the process may use.
 /// @throws UsageError when this build or machine has no such device

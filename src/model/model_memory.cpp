@@ -1,11 +1,13 @@
 #include "model/model_memory.h"
 
 #include <algorithm>
+#include <string>
 
 #include "backend/peer_exchange.h"
 #include "backend/rows.h"
 #include "core/memory.h"
 #include "model/rank_sum.h"
+#include "tandem/error.h"
 
 namespace tandem {
 
@@ -75,6 +77,25 @@ LinkWords link_words(const ModelConfig& config, const ModelLimits& limits, Devic
                     words(NormedRows::parts(config.hidden_size), DType::kF32)};
 }
 
+uint64_t pass_workspace_bytes(const ModelConfig& config, const ModelShard& shard,
+                              const FormatOf& formats, const ModelLimits& limits, DeviceKind kind) {
+  const int slots = limits.kv_size().max_pages() * kPageTokens;
+  return std::max(
+      workspace_bytes(config, shard, formats, limits.max_rows, limits.logits_rows(), kind),
+      attention_workspace_bytes(kind, static_cast<int>(shard.heads.size()), config.head_dim,
+                                slots));
+}
+
+void check_runs_on(const ModelConfig& config, DeviceKind kind) {
+  if (attention_takes(kind, config.head_dim)) return;
+  std::string taken;
+  for (const int head_dim : attention_head_dims(kind)) {
+    taken += (taken.empty() ? "" : ", ") + std::to_string(head_dim);
+  }
+  throw ModelError(config.source + ": head_dim is " + std::to_string(config.head_dim) +
+                   "; attention on a GPU takes " + taken + ": use device 'cpu' for this model");
+}
+
 uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
                           const FormatOf& formats, const ModelLimits& limits, DeviceKind kind) {
   const BufferShapes shapes = buffer_shapes(config, shard, limits, kind);
@@ -91,8 +112,7 @@ uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
       .add(DType::kF32, shapes.gathered)
       .add(DType::kU8, shapes.peer_memory)
       .add(DType::kI32, shapes.shared_rows)
-      .add_bytes(
-          workspace_bytes(config, shard, formats, limits.max_rows, limits.logits_rows(), kind))
+      .add_bytes(pass_workspace_bytes(config, shard, formats, limits, kind))
       .bytes();
 }
 

@@ -12,6 +12,7 @@ namespace {
 /// Checks what can be checked before anything is allocated.
 void check_limits(const ModelConfig& config, const ModelShard& shard, const ModelLimits& limits,
                   const Backend& backend, const Communicator* communicator) {
+  check_runs_on(config, backend.device().kind);
   shard.validate(config);
   if (limits.max_positions < 1 || limits.max_positions > config.max_position_embeddings) {
     throw UsageError(config.source + ": a context of " + std::to_string(limits.max_positions) +
@@ -60,8 +61,8 @@ Transformer::Transformer(const ModelConfig& config, const ModelShard& shard, Wei
       Arena(memory, tandem::logits_bytes(config, shard, limits_), options.role + " logits");
   allocate_buffers();
   workspace_ = activations_arena_.take(
-      DType::kU8, {static_cast<int64_t>(workspace_bytes(config, shard, formats, limits_.max_rows,
-                                                        limits_.logits_rows(), kind))});
+      DType::kU8,
+      {static_cast<int64_t>(pass_workspace_bytes(config, shard, formats, limits_, kind))});
 
   const std::unique_ptr<Stream> stream = backend.make_stream();
   backend.lend_workspace(workspace_, *stream);

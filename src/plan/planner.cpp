@@ -123,6 +123,8 @@ void check(const PlanRequest& request) {
                         device.name() + " cannot work together; name devices of one kind");
     }
   }
+  check_runs_on(request.main.config, request.devices.front().id.kind);
+  if (request.draft) check_runs_on(request.draft->config, request.devices.front().id.kind);
   const int limit = request.main.config.max_position_embeddings;
   if (request.max_model_len && (*request.max_model_len < 1 || *request.max_model_len > limit)) {
     throw ConfigError("main.max_model_len: " + std::to_string(*request.max_model_len) +

@@ -1,6 +1,7 @@
 // The bundled pair over several GPUs; skipped, saying so, where there are none.
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -427,6 +428,11 @@ TEST_CASE("Over GPUs, kernels that wait for a rank's memory give up when told to
   const auto stream = backend.make_stream();
   const auto event = backend.make_event();
   backend.fill_zero(values.data(), floats * sizeof(float), *stream);
+  // What ids, slots and sequences are taken from may hold anything, but is used after an abort.
+  constexpr size_t kIds = 4;
+  DeviceBuffer ids(backend.memory(), kIds * sizeof(int32_t), "ids");
+  std::array<int32_t, 8> anything;
+  anything.fill(-7);
   for (const Exchange exchange :
        {Exchange::kAdd, Exchange::kAddNorm, Exchange::kJoinArgmax, Exchange::kBroadcast}) {
     CAPTURE(static_cast<int>(exchange));
@@ -443,9 +449,11 @@ TEST_CASE("Over GPUs, kernels that wait for a rank's memory give up when told to
         peers[0]->add_norm(terms, out, weight, normed, *stream);
         break;
       case Exchange::kJoinArgmax:
-        peers[0]->join_argmax(choices, nullptr, *stream);
+        backend.copy_to_device(ids.data(), anything.data(), ids.bytes(), *stream);
+        peers[0]->join_argmax(choices, static_cast<int32_t*>(ids.data()), *stream);
         break;
       case Exchange::kBroadcast:
+        backend.copy_to_device(words.data(), anything.data(), words.bytes(), *stream);
         peers[0]->broadcast(words, 0, *stream);
         break;
     }
@@ -457,6 +465,13 @@ TEST_CASE("Over GPUs, kernels that wait for a rank's memory give up when told to
     stream->synchronize();
     CHECK(std::chrono::steady_clock::now() - begin < 1s);
   }
+  std::array<int32_t, kIds> chosen;
+  backend.copy_to_host(chosen.data(), ids.data(), ids.bytes(), *stream);
+  std::array<int32_t, 8> received;
+  backend.copy_to_host(received.data(), words.data(), words.bytes(), *stream);
+  stream->synchronize();
+  CHECK(std::count(chosen.begin(), chosen.end(), 0) == 4);
+  CHECK(std::count(received.begin(), received.end(), 0) == 8);
 }
 
 TEST_CASE("Over GPUs, an aborted group fails at once and lets go") {
