@@ -463,11 +463,15 @@ TEST_CASE("Over GPUs, an aborted group fails at once and lets go") {
   for (const int ranks : rank_counts()) {
     const ModelConfig config = ModelConfig::from_folder(kMain);
     for (const Placement& placement : {layers(config, ranks), tensor_placement(config, ranks)}) {
-      Split split(config, placement, AllReduce::kAuto);
-      SpeculativeDecoder decoder(*split.model, nullptr, 0);
-      CHECK(decode(decoder, {}, 20).size() == 20);
-      split.model->abort("the test wants it");
-      CHECK_THROWS_WITH(decode(decoder, {}, 20), ContainsText("the test wants it"));
+      {
+        Split split(config, placement, AllReduce::kAuto);
+        SpeculativeDecoder decoder(*split.model, nullptr, 0);
+        CHECK(decode(decoder, {}, 20).size() == 20);
+        split.model->abort("the test wants it");
+        CHECK_THROWS_WITH(decode(decoder, {}, 20), ContainsText("the test wants it"));
+      }
+      // No kernel was left with memory that is gone.
+      for (int i = 0; i < ranks; ++i) CHECK_NOTHROW(gpu(i)->make_stream()->synchronize());
     }
   }
 }
