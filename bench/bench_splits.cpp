@@ -143,7 +143,8 @@ struct Bench {
       backends.push_back(make_backend(parse_device("cuda:" + std::to_string(i))));
       devices.push_back(i);
     }
-    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices);
+    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices,
+                                                 traffic_of(placement.split));
     std::vector<ShardedModel::Rank> ranks;
     for (size_t i = 0; i < backends.size(); ++i) {
       ranks.push_back({placement.shards[i], backends[i].get(), std::move(communicators[i])});

@@ -384,9 +384,10 @@ class PairLoader {
       devices.push_back(request_.plan.devices[placed.devices[rank]].id.index);
       free.push_back(memory_of(placed.devices[rank]).free_bytes());
     }
-    auto communicators = group_ == nullptr
-                             ? make_nccl_communicators(draw_nccl_id(), ranks, first, devices)
-                             : make_nccl_communicators(*group_, ranks, first, devices);
+    const Traffic traffic = traffic_of(placed.placement.split);
+    auto communicators =
+        group_ == nullptr ? make_nccl_communicators(draw_nccl_id(), ranks, first, devices, traffic)
+                          : make_nccl_communicators(*group_, ranks, first, devices, traffic);
     for (size_t i = 0; i < here.size(); ++i) {
       const size_t device = placed.devices[here[i]];
       const uint64_t left = memory_of(device).free_bytes();

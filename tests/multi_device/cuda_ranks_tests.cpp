@@ -65,7 +65,8 @@ struct Split {
       backends.push_back(gpu(i));
       devices.push_back(i);
     }
-    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices);
+    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices,
+                                                 traffic_of(placement.split));
     std::vector<ShardedModel::Rank> ranks;
     for (size_t i = 0; i < backends.size(); ++i) {
       ranks.push_back({placement.shards[i], backends[i].get(), std::move(communicators[i])});
@@ -371,7 +372,7 @@ TEST_CASE("Over GPUs, a rank that stalls in a pass is named, and the pass ends w
   const ModelConfig config = ModelConfig::from_folder(kMain);
   const Placement placement = tensor_placement(config, kRanks);
   const std::vector<int> devices = {0, 1};
-  auto communicators = make_nccl_communicators(draw_nccl_id(), kRanks, 0, devices);
+  auto communicators = make_nccl_communicators(draw_nccl_id(), kRanks, 0, devices, Traffic::kSums);
   std::promise<void> over;
   communicators[1] = std::make_unique<StallingCommunicator>(
       std::move(communicators[1]), kGathersBefore, over.get_future().share());
