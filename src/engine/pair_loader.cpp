@@ -393,7 +393,8 @@ class PairLoader {
       const uint64_t left = memory_of(device).free_bytes();
       const uint64_t taken = free[i] > left ? free[i] - left : 0;
       audit.add(name_of_device(device), "main", MemoryPurpose::kCommunicator, taken);
-      history_.record({request_.devices.hardware[device], MemoryPurpose::kCommunicator, ranks},
+      history_.record({request_.devices.hardware[device], MemoryPurpose::kCommunicator, ranks,
+                       placed.placement.split},
                       taken);
       // Not the context's, which is what the device lost since then.
       before_[device].free_bytes -= std::min(taken, before_[device].free_bytes);
