@@ -239,9 +239,9 @@ class Scratch {
 };
 
 /// The most thread blocks, and with them channels, that NCCL may take for one operation; 0: as many
-/// as it likes. A chain hands on a prompt's rows once a pass, for which a third of NVLink's
-/// bandwidth is plenty, and saves 400 MiB. Sums need all of it: 16 channels instead of 24 make the
-/// prefill of an 8B model over two H100s 1.7 % slower and save 192 MiB.
+/// as it likes. A chain hands a prompt's rows on once a pass, for which a third of NVLink's
+/// bandwidth is plenty: of two H100s that saves 384 and 576 MiB. Sums need all of it: 16 channels
+/// instead of 24 would save 192 MiB of each and make the prefill of an 8B model 1.7 % slower.
 constexpr int kChainBlocks = 8;
 int most_blocks(Traffic traffic) { return traffic == Traffic::kChain ? kChainBlocks : 0; }
 
