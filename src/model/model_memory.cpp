@@ -54,15 +54,19 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
   shapes.shared_rows = {shard.world_size > 1 ? kRowFields * rows : 0};
 
   const int64_t logits_rows = shard.has_head ? limits.logits_rows() : 0;
-  // The first rank's share of the vocabulary is the largest.
-  const int64_t share = ModelShard::vocab_share(config.vocab_size, 0, shard.world_size).size();
   shapes.logits = {shard.is_leader() ? logits_rows : 0, config.vocab_size};
-  shapes.shard_logits = {tensor ? logits_rows * shard.vocab.size() : 0};
-  shapes.received_logits = {tensor && shard.is_leader() ? logits_rows * share : 0};
+  shapes.shard_logits = {
+      tensor ? shard.world_size * logits_place(config, shard.world_size, logits_rows) : 0};
   constexpr int kChoiceWords = 2;  // a logit and its id
   shapes.choices = {tensor ? logits_rows : 0, kChoiceWords};
   shapes.gathered_choices = {shard.world_size * shapes.choices[0], kChoiceWords};
   return shapes;
+}
+
+int64_t logits_place(const ModelConfig& config, int ranks, int64_t rows) {
+  constexpr auto kAligned = static_cast<int64_t>(kDeviceAlignment / sizeof(float));
+  const int64_t largest = ModelShard::vocab_share(config.vocab_size, 0, ranks).size();
+  return (rows * largest + kAligned - 1) / kAligned * kAligned;
 }
 
 LinkWords link_words(const ModelConfig& config, const ModelLimits& limits, DeviceKind kind) {
@@ -123,7 +127,6 @@ uint64_t logits_bytes(const ModelConfig& config, const ModelShard& shard,
   return ArenaSize()
       .add(DType::kF32, shapes.logits)
       .add(DType::kF32, shapes.shard_logits)
-      .add(DType::kF32, shapes.received_logits)
       .add(DType::kI32, shapes.choices)
       .add(DType::kI32, shapes.gathered_choices)
       .bytes();

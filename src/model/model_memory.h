@@ -35,11 +35,16 @@ struct BufferShapes {
       shared_rows;    ///< activations
   Shape gathered;     ///< activations too: what RankSum works with
   Shape peer_memory;  ///< and what RankSum or PassLink does between GPUs
-  Shape logits, shard_logits, received_logits;
+  Shape logits;
+  Shape shard_logits;               ///< every rank's share of them, at `logits_place`s
   Shape choices, gathered_choices;  ///< what stands for them where only the largest is wanted
 };
 BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
                            const ModelLimits& limits, DeviceKind kind);
+
+/// Elements from one rank's share of so many rows' logits to the next one's: room for the largest
+/// share, and aligned.
+int64_t logits_place(const ModelConfig& config, int ranks, int64_t rows);
 
 /// The largest messages of a layer split that go through a PassLink.
 LinkWords link_words(const ModelConfig& config, const ModelLimits& limits, DeviceKind kind);

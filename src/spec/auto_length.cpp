@@ -184,7 +184,7 @@ double AutoLength::steps_of(const RoundOutcome& outcome, int drafts) const {
   const double expected =
       costs_.round_cost(drafts) + (drafts > 0 ? catch_up_cost_ * plain_rounds_ : 0);
   const double plain = estimate_.plain_seconds();
-  if (drafts > 0 || plain_rounds_ > 0 || plain <= 0) return expected;
+  if (drafts > 0 || plain_rounds_ > 0 || plain <= 0 || outcome.captured) return expected;
   return std::clamp((outcome.draft_seconds + outcome.verify_seconds) / plain, expected,
                     kMostAftermath * expected);
 }
@@ -194,7 +194,7 @@ void AutoLength::observe(const RoundOutcome& outcome) {
   if (!at_risk_.empty()) at_risk_.pop_front();
   const int drafts = std::clamp(outcome.num_drafts, 0, max_drafts_);
   const double tokens = outcome.num_accepted + 1.0;
-  if (estimate_.learns() && wanted_ == kAutoDraftLength) {
+  if (estimate_.learns() && wanted_ == kAutoDraftLength && !outcome.captured) {
     estimate_.observe(outcome, plain_rounds_);
     adopt_costs();
   }

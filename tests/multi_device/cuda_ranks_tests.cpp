@@ -66,7 +66,8 @@ struct Split {
       backends.push_back(gpu(i));
       devices.push_back(i);
     }
-    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices);
+    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices,
+                                                 traffic_of(placement.split));
     std::vector<ShardedModel::Rank> ranks;
     for (size_t i = 0; i < backends.size(); ++i) {
       ranks.push_back({placement.shards[i], backends[i].get(), std::move(communicators[i])});
@@ -372,7 +373,7 @@ TEST_CASE("Over GPUs, a rank that stalls in a pass is named, and the pass ends w
   const ModelConfig config = ModelConfig::from_folder(kMain);
   const Placement placement = tensor_placement(config, kRanks);
   const std::vector<int> devices = {0, 1};
-  auto communicators = make_nccl_communicators(draw_nccl_id(), kRanks, 0, devices);
+  auto communicators = make_nccl_communicators(draw_nccl_id(), kRanks, 0, devices, Traffic::kSums);
   std::promise<void> over;
   communicators[1] = std::make_unique<StallingCommunicator>(
       std::move(communicators[1]), kGathersBefore, over.get_future().share());
@@ -478,11 +479,15 @@ TEST_CASE("Over GPUs, an aborted group fails at once and lets go") {
   for (const int ranks : rank_counts()) {
     const ModelConfig config = ModelConfig::from_folder(kMain);
     for (const Placement& placement : {layers(config, ranks), tensor_placement(config, ranks)}) {
-      Split split(config, placement, AllReduce::kAuto);
-      SpeculativeDecoder decoder(*split.model, nullptr, 0);
-      CHECK(decode(decoder, {}, 20).size() == 20);
-      split.model->abort("the test wants it");
-      CHECK_THROWS_WITH(decode(decoder, {}, 20), ContainsText("the test wants it"));
+      {
+        Split split(config, placement, AllReduce::kAuto);
+        SpeculativeDecoder decoder(*split.model, nullptr, 0);
+        CHECK(decode(decoder, {}, 20).size() == 20);
+        split.model->abort("the test wants it");
+        CHECK_THROWS_WITH(decode(decoder, {}, 20), ContainsText("the test wants it"));
+      }
+      // No kernel was left with memory that is gone.
+      for (int i = 0; i < ranks; ++i) CHECK_NOTHROW(gpu(i)->make_stream()->synchronize());
     }
   }
 }

@@ -296,15 +296,27 @@ TEST_CASE("what attention works in is planned where it exceeds what products do"
 TEST_CASE("a GPU's overheads are assumed until they were measured") {
   OverheadHistory history;
   const std::string gpu = "GPU";
-  CHECK(expected_overheads(DeviceKind::kCpu, gpu, 4, history) == Overheads{});
-  CHECK(expected_overheads(DeviceKind::kCuda, gpu, 4, history) == kAssumedCudaOverheads);
-  CHECK(expected_overheads(DeviceKind::kCuda, gpu, 1, history).communicator_bytes == 0);
-  history.record({gpu, MemoryPurpose::kContext, 1}, 7);
-  history.record({gpu, MemoryPurpose::kCommunicator, 4}, 9);
-  CHECK(expected_overheads(DeviceKind::kCuda, gpu, 4, history).context_bytes == 7);
-  CHECK(expected_overheads(DeviceKind::kCuda, gpu, 4, history).communicator_bytes == 9);
-  CHECK(expected_overheads(DeviceKind::kCuda, gpu, 2, history).communicator_bytes ==
-        kAssumedCudaOverheads.communicator_bytes);
+  constexpr Split kTensor = Split::kTensor, kLayer = Split::kLayer;
+  const auto expected = [&](int ranks, Split split) {
+    return expected_overheads(DeviceKind::kCuda, gpu, ranks, split, history);
+  };
+  CHECK(expected_overheads(DeviceKind::kCpu, gpu, 4, kTensor, history) == Overheads{});
+  CHECK(expected(1, Split::kNone) == kAssumedCudaOverheads);
+  for (const Split split : {kTensor, kLayer}) {
+    Overheads assumed = kAssumedCudaOverheads;
+    assumed.communicator_bytes = assumed_communicator_bytes(split, 4);
+    CHECK(assumed.communicator_bytes >= assumed_communicator_bytes(split, 2));
+    CHECK(expected(4, split) == assumed);
+  }
+  // A tensor split's sums need more channels than what a layer split hands on.
+  CHECK(assumed_communicator_bytes(kTensor, 2) > assumed_communicator_bytes(kLayer, 2));
+  history.record({gpu, MemoryPurpose::kContext}, 7);
+  history.record({gpu, MemoryPurpose::kCommunicator, 4, kTensor}, 9);
+  CHECK(expected(4, kTensor).context_bytes == 7);
+  CHECK(expected(4, kTensor).communicator_bytes == 9);
+  CHECK(expected(4, kLayer).communicator_bytes == assumed_communicator_bytes(kLayer, 4));
+  CHECK(expected(2, kTensor).communicator_bytes == assumed_communicator_bytes(kTensor, 2));
+  CHECK(expected(1, Split::kNone).communicator_bytes == 0);
 }
 
 TEST_CASE("the cost ratio counts what a pass reads") {

@@ -80,8 +80,10 @@ OverheadHistory RandomPlans::history() {
   history.record({kHardware, MemoryPurpose::kWorkspaces, 1}, 4'000);
   history.record({kHardware, MemoryPurpose::kGraphs, 1}, 2'000);
   for (int ranks = 2; ranks <= 5; ++ranks) {
-    history.record({kHardware, MemoryPurpose::kCommunicator, ranks},
+    history.record({kHardware, MemoryPurpose::kCommunicator, ranks, Split::kTensor},
                    static_cast<uint64_t>(10'000 * ranks));
+    history.record({kHardware, MemoryPurpose::kCommunicator, ranks, Split::kLayer},
+                   static_cast<uint64_t>(7'000 * ranks));
   }
   return history;
 }
