@@ -54,7 +54,7 @@ __device__ __forceinline__ void form_factors(const MatmulArgs& args, float* fact
   __syncwarp();
   asm volatile("bar.arrive 2, %0;" ::"n"((kWarps + 1) * kWarpLanes) : "memory");
 }
-/// Its work until the kernel's inputs exist: weights that the end needs, to where they are near then.
+/// Its work until the kernel's inputs exist: it reads what the end needs, so that it is near then.
 template <Packed kFormat>
 __device__ __forceinline__ void bring_near(const MatmulArgs& args, const Groups& groups, int lane) {
   const auto load = [](const float* from) {
