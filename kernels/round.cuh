@@ -115,6 +115,7 @@ struct AdjustedRow {
     drafted = args.prefix + row % per_sequence;
   }
 
+  __device__ bool is_plain() const { return !transform.penalties && allowed == nullptr; }
   __device__ float operator()(int id) const {
     float logit = logits[id];
     if (transform.penalties) {
