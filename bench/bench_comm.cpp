@@ -61,7 +61,7 @@ std::vector<Rank> make_ranks(int count) {
     members.push_back({rank.backend.get(), rank.peer_memory});
     devices.push_back(i);
   }
-  auto communicators = make_nccl_communicators(draw_nccl_id(), count, 0, devices);
+  auto communicators = make_nccl_communicators(draw_nccl_id(), count, 0, devices, Traffic::kSums);
   auto peers = join_peers(members, kMaxFloats);
   for (size_t i = 0; i < ranks.size(); ++i) {
     ranks[i].communicator = std::move(communicators[i]);

@@ -1,7 +1,7 @@
 // Planned against really used memory of every GPU. For each configuration a pair is loaded and
-// decodes a little; a second process, which holds nothing but its own contexts, reads the devices'
-// free memory before and after. What the plan gives tandem on a device is held against the
-// difference.
+// decodes a little, first greedily, then sampling; a second process, which holds nothing but its
+// own contexts, reads the devices' free memory before and after. What the plan gives tandem on a
+// device is held against the difference; what each kind of request took of it is shown beside.
 // Asking for the free memory that a plan divides makes a CUDA context, so that the context is in
 // use before the plan is made and no part of it; its size is shown beside.
 //
@@ -69,9 +69,9 @@ class Observer {
     while (read(ask, &question, 1) == 1) {
       FreeBytes bytes{};
       try {
-        const auto devices = tandem::list_cuda_devices();
-        for (size_t i = 0; i < std::min(devices.size(), kMostGpus); ++i) {
-          bytes[i] = devices[i].free_bytes;
+        const auto gpus = tandem::describe_devices(tandem::list_cuda_devices());
+        for (size_t i = 0; i < std::min(gpus.size(), kMostGpus); ++i) {
+          bytes[i] = gpus[i].free_bytes;
         }
       } catch (const tandem::Error&) {  // 0 says so
       }
@@ -86,6 +86,28 @@ class Observer {
 
 constexpr double kMiB = 1048576.0;
 
+/// Requests that decode by other passes or rules than the one before.
+struct Request {
+  const char* name;
+  tandem::SamplingParams params;
+};
+std::vector<Request> requests() {
+  tandem::SamplingParams greedy;
+  greedy.max_tokens = 192;
+  greedy.ignore_eos = true;
+  tandem::SamplingParams sampled = greedy;
+  sampled.temperature = 0.8f;
+  sampled.seed = 1;
+  tandem::SamplingParams all = sampled;
+  all.top_p = 0.9f;
+  all.top_k = 40;
+  all.min_p = 0.01f;
+  all.repetition_penalty = 1.1f;
+  all.logprobs = 5;
+  return {
+      {"greedy", greedy}, {"sampled", sampled}, {"with all else", all}, {"greedy again", greedy}};
+}
+
 double lost_between(const FreeBytes& before, const FreeBytes& after, size_t gpu) {
   return static_cast<double>(before[gpu]) - static_cast<double>(after[gpu]);
 }
@@ -95,14 +117,16 @@ double lost_between(const FreeBytes& before, const FreeBytes& after, size_t gpu)
 int measure(const std::string& config, const Observer& observer) {
   try {
     const FreeBytes bare = observer.free_bytes();
-    (void)tandem::list_cuda_devices();  // makes the contexts
+    (void)tandem::list_devices();  // makes the contexts
     const FreeBytes before = observer.free_bytes();
     const auto engine = tandem::Engine::from_config(std::filesystem::path(config));
-    tandem::SamplingParams params;
-    params.max_tokens = 64;
-    params.ignore_eos = true;
-    (void)engine->generate("def", params);
-    const FreeBytes after = observer.free_bytes();
+    std::vector<FreeBytes> steps{observer.free_bytes()};
+    const std::vector<Request> texts = requests();
+    for (const Request& request : texts) {
+      (void)engine->generate("def", request.params);
+      steps.push_back(observer.free_bytes());
+    }
+    const FreeBytes after = steps.back();
     for (const tandem::DevicePlan& device : engine->memory_plan().devices) {
       const auto gpu = static_cast<size_t>(tandem::parse_device(device.name).id.index);
       const auto planned = static_cast<double>(device.bytes_of(""));
@@ -113,6 +137,12 @@ int measure(const std::string& config, const Observer& observer) {
           "MiB)\n",
           config.c_str(), device.name.c_str(), planned / kMiB, used / kMiB,
           100 * (used - planned) / planned, lost_between(bare, before, gpu) / kMiB);
+      std::printf("  %-7s loaded %.1f MiB", device.name.c_str(),
+                  lost_between(before, steps.front(), gpu) / kMiB);
+      for (size_t i = 0; i < texts.size(); ++i) {
+        std::printf("; %s %+.1f", texts[i].name, lost_between(steps[i], steps[i + 1], gpu) / kMiB);
+      }
+      std::printf("\n");
     }
     const tandem::EngineStats stats = engine->stats();
     for (const tandem::MemoryUse& use : stats.memory) {

@@ -1,11 +1,11 @@
-// bench_splits: plain decoding of a model's shape on one GPU and split over several. Each GPU takes
-// a turn alone: they differ by a percent or two.
+// bench_splits: plain decoding of a model's shape on one GPU and split over several, and a prompt's
+// widest pass. Each GPU takes a turn alone: they differ by a percent or two.
 //
 //   bench_splits FOLDER [NUMBER OF GPUS] [OUT.jsonl]
 //
 // Only config.json (of a Llama without biases) is read from the folder; weights are random, since
 // time does not depend on them. Each way decodes the same prompt greedily; the time of a token is
-// the median of the rounds.
+// the median of the rounds, that of a prompt the least of several.
 
 #include <algorithm>
 #include <chrono>
@@ -25,7 +25,8 @@ namespace {
 
 using namespace tandem;
 
-constexpr int kPromptTokens = 256, kTokens = 240, kWarmUp = 16, kContext = 1024, kMaxRows = 256;
+constexpr int kPromptTokens = 256, kTokens = 240, kWarmUp = 16;
+constexpr int kContext = 3072, kMaxRows = 2048, kPrompts = 4;
 
 /// Every tensor of a config, all cut from one block of small random bfloat16 numbers.
 class RandomSource final : public WeightSource {
@@ -89,17 +90,35 @@ std::vector<uint16_t> random_numbers(int64_t count) {
 }
 
 struct Result {
-  double milliseconds = 0;
+  double milliseconds = 0;          ///< of a token
+  double prefill_milliseconds = 0;  ///< of kMaxRows tokens in one pass
   std::vector<int32_t> tokens;
 };
 
-Result decode(LanguageModel& model) {
-  SpeculativeDecoder decoder(model, nullptr, 0);
+std::vector<int32_t> prompt_of(int tokens, int vocab_size) {
   std::vector<int32_t> prompt;
   constexpr int kStep = 397;
-  for (int i = 0; i < kPromptTokens; ++i) prompt.push_back((17 + i * kStep) % model.vocab_size());
-  decoder.start(prompt, DecodeSettings{});
+  for (int i = 0; i < tokens; ++i) prompt.push_back((17 + i * kStep) % vocab_size);
+  return prompt;
+}
+
+double prefill(SpeculativeDecoder& decoder, int vocab_size) {
+  const std::vector<int32_t> prompt = prompt_of(kMaxRows + 1, vocab_size);
+  double least = 0;
+  for (int i = 0; i < kPrompts; ++i) {
+    decoder.start(prompt, DecodeSettings{});
+    decoder.round(1);
+    const double milliseconds = 1e3 * decoder.prefill_seconds();
+    least = i == 0 ? milliseconds : std::min(least, milliseconds);
+  }
+  return least;
+}
+
+Result decode(LanguageModel& model) {
+  SpeculativeDecoder decoder(model, nullptr, 0);
   Result result;
+  result.prefill_milliseconds = prefill(decoder, model.vocab_size());
+  decoder.start(prompt_of(kPromptTokens, model.vocab_size()), DecodeSettings{});
   std::vector<double> times;
   for (int i = 0; i < kTokens; ++i) {
     const auto begin = std::chrono::steady_clock::now();
@@ -143,7 +162,8 @@ struct Bench {
       backends.push_back(make_backend(parse_device("cuda:" + std::to_string(i))));
       devices.push_back(i);
     }
-    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices);
+    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices,
+                                                 traffic_of(placement.split));
     std::vector<ShardedModel::Rank> ranks;
     for (size_t i = 0; i < backends.size(); ++i) {
       ranks.push_back({placement.shards[i], backends[i].get(), std::move(communicators[i])});
@@ -161,12 +181,17 @@ struct Bench {
   void report(const char* name, int gpus, const Result& result, const Result& alone,
               const std::string& note) const {
     const double ratio = alone.milliseconds / result.milliseconds;
-    std::printf("%-22s %d GPU  %7.3f ms a token  %6.3f x   %s\n", name, gpus, result.milliseconds,
-                ratio, note.c_str());
+    const double prefill_ratio = alone.prefill_milliseconds / result.prefill_milliseconds;
+    std::printf("%-22s %d GPU  %7.3f ms a token  %6.3f x  %7.2f ms %d tokens  %6.3f x   %s\n", name,
+                gpus, result.milliseconds, ratio, result.prefill_milliseconds, kMaxRows,
+                prefill_ratio, note.c_str());
     std::fflush(stdout);
     if (out == nullptr) return;
-    std::fprintf(out, "{\"way\": \"%s\", \"gpus\": %d, \"ms_per_token\": %.4f, \"ratio\": %.4f}\n",
-                 name, gpus, result.milliseconds, ratio);
+    std::fprintf(out,
+                 "{\"way\": \"%s\", \"gpus\": %d, \"ms_per_token\": %.4f, \"ratio\": %.4f, "
+                 "\"prefill_ms\": %.3f, \"prefill_ratio\": %.4f}\n",
+                 name, gpus, result.milliseconds, ratio, result.prefill_milliseconds,
+                 prefill_ratio);
   }
 };
 

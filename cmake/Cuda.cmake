@@ -20,7 +20,9 @@ else()
 endif()
 
 if(NOT tandem_cuda_off_because)
-  if(NOT CMAKE_CUDA_ARCHITECTURES)  # this machine's, or Hopper's where no GPU is to be seen
+  # This machine's, or Hopper's where no GPU is to be seen. What kernels lay out follows from what they were compiled for,
+  # so that 80-virtual makes any GPU run those of compute capability 8.0: a way to test them.
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
     execute_process(COMMAND nvidia-smi -L OUTPUT_QUIET ERROR_QUIET RESULT_VARIABLE tandem_no_gpu)
     if(tandem_no_gpu EQUAL 0)
       set(CMAKE_CUDA_ARCHITECTURES native)

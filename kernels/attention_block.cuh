@@ -12,28 +12,16 @@ constexpr int kSlotTiles = kWarpSlots / 8;
 constexpr int kTileRows = 16;
 constexpr uint32_t kAllLanes = 0xffffffffu;
 
-/// Blocks that share a part.
-constexpr int blocks_of_part(int capability) {
-  return capability >= kFirstClusterCapability ? 2 : 1;
-}
 constexpr int kClusterBlocks = blocks_of_part(kCapability);
 
-/// Warps of a block: as many as leave each the registers for its keys.
-__host__ __device__ constexpr int block_warps(int head_dim) { return head_dim > 128 ? 4 : 8; }
 /// What a quarter of a multiprocessor has left for a thread beside three warps of a matmul's block.
 constexpr int most_registers(int head_dim) {
   constexpr int kOfAll = 512, kOfMatmul = 3 * 96;
   return (kOfAll - kOfMatmul) / (block_warps(head_dim) / 4);
 }
-__host__ __device__ constexpr int block_slots(int head_dim) {
-  return block_warps(head_dim) * kWarpSlots;
-}
-__host__ __device__ constexpr int parts_of(int slots, int part_slots) {
-  return (slots + part_slots - 1) / part_slots;
-}
-/// Parts of a full cache, or more.
-__host__ __device__ inline int most_parts(const CacheArgs& cache) {
-  return parts_of(cache.max_pages * cache.page_tokens, block_slots(cache.head_dim));
+/// Parts of a full cache, each of so many blocks.
+constexpr int most_parts(const CacheArgs& cache, int blocks) {
+  return parts_of(cache.max_pages * cache.page_tokens, block_slots(cache.head_dim) * blocks);
 }
 
 /// A block's shared memory: each warp's values, where its sums come later; the tile's queries; the
@@ -49,17 +37,13 @@ struct AttentionLayout {
   static constexpr int kBytes = kKeys + kMaxDecodeRows * kVectorPitch * 2;
 };
 
-/// Counts of finished items by tile, which are zero between launches; then partial sums: weighted
-/// values (vectors, parts, head_dim), maximum and weight sum.
+/// Partial sums: weighted values (vectors, parts, head_dim), maximum and weight sum.
 struct AttentionPartials {
-  int* finished;
   float* values;
   float2* scales;
   int parts;
   __device__ explicit AttentionPartials(const AttentionArgs& args)
-      : finished(reinterpret_cast<int*>(args.partials)),
-        values(args.partials + kMostAttentionHeads),
-        parts(most_parts(args.cache)) {
+      : values(args.partials), parts(most_parts(args.cache, kClusterBlocks)) {
     scales = reinterpret_cast<float2*>(values + static_cast<int64_t>(args.rows) * args.heads *
                                                     parts * args.cache.head_dim);
   }

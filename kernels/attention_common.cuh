@@ -6,7 +6,7 @@
 
 namespace tandem::kernels {
 
-/// Calls run(std::integral_constant<int, D>) for the head sizes that the kernels are built for.
+/// Calls run(std::integral_constant<int, D>) for the head sizes of kAttentionHeadDims.
 template <typename Run>
 cudaError_t for_head_dim(int head_dim, Run&& run) {
   switch (head_dim) {

@@ -11,8 +11,8 @@ namespace {
 // the part and each warp 32 of its slots. All threads share in rotating what is new, a warp
 // multiplies alone, and the warps' sums meet in shared memory, the other block's too where it has
 // any. Sums of several parts go to `partials`; the cluster that finishes a tile's last item adds up
-// the parts of its rows. Everything is added in ascending order, and a query vector's arithmetic
-// depends on its own slots alone: other rows of the tile never touch it.
+// the parts of its rows. Everything is added in ascending order, and a query vector's result
+// depends on its own slots alone: values behind them, which are finite, have weight 0.
 //
 // There is a block for each multiprocessor, and no two fit beside a block of the matmul in front.
 // So each multiprocessor holds one when the next matmul's blocks start, which then find one place
@@ -200,7 +200,7 @@ __global__ __maxnreg__(most_registers(kHeadDim)) void attention_decode_kernel(
 
     if (tile_parts == 1 || cluster_rank() != 0) continue;
     const AttentionPartials partials(args);
-    int* const finished = partials.finished + tile * cache.kv_heads + item.kv_head;
+    int* const finished = args.finished + tile * cache.kv_heads + item.kv_head;
     if (!is_last_of(finished, tile_parts, &shared_finished)) continue;
     constexpr int kVectors = kTileRows / kWarps;
     int indices[kVectors], parts[kVectors];
@@ -218,11 +218,6 @@ __global__ __maxnreg__(most_registers(kHeadDim)) void attention_decode_kernel(
 
 }  // namespace
 
-int64_t attention_partial_floats(int rows, int heads, const CacheArgs& cache) {
-  return kMostAttentionHeads +
-         static_cast<int64_t>(rows) * heads * most_parts(cache) * (cache.head_dim + 2);
-}
-
 bool attention_decode_appends(int head_dim) {
   return head_dim == 64 || head_dim == 128 || head_dim == 256;
 }
@@ -230,14 +225,15 @@ bool attention_decode_appends(int head_dim) {
 cudaError_t attention_decode(const AttentionArgs& args, Launch launch) {
   if (args.heads > kMostAttentionHeads) return cudaErrorInvalidValue;
   // Of a tile: the cache is seldom full. Beyond, memory is kept busier by more blocks.
-  const bool few =
-      most_parts(args.cache) * args.cache.kv_heads <= launch.multiprocessors * kMostItemsPerBlock;
+  const int blocks = most_parts(args.cache, 1) * args.cache.kv_heads;
+  const bool few = blocks <= launch.multiprocessors * kMostItemsPerBlock;
   const int cluster = blocks_of_part(launch.capability);
   const int clusters =
       (launch.multiprocessors * (few ? 1 : kMostItemsPerBlock) + cluster - 1) / cluster;
-  const auto run = [&](auto kernel, int bytes) {
+  const auto run = [&](auto kernel, int bytes, int most_bytes) {
+    // The same for every launch: other threads launch the kernel, too.
     const cudaError_t attribute =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes);
     if (attribute != cudaSuccess) return attribute;
     return launch_clusters_between_matmuls(
         kernel, dim3(static_cast<unsigned>(clusters * cluster)),
@@ -247,17 +243,17 @@ cudaError_t attention_decode(const AttentionArgs& args, Launch launch) {
   return for_head_dim(args.cache.head_dim, [&](auto size) {
     constexpr int kHeadDim = decltype(size)::value;
     constexpr int kNeeded = AttentionLayout<kHeadDim>::kBytes;
-    const int bytes =
-        few && launch.capability >= 90 && kNeeded < kSharedBytes ? kSharedBytes : kNeeded;
+    constexpr int kMost = kNeeded < kSharedBytes ? kSharedBytes : kNeeded;
+    const int bytes = few && launch.capability >= 90 ? kMost : kNeeded;
     if constexpr (kHeadDim % 64 == 0) {
       if (args.q_norm != nullptr) {
-        return run(attention_decode_kernel<kHeadDim, Rotation::kNormsAndRotates>, bytes);
+        return run(attention_decode_kernel<kHeadDim, Rotation::kNormsAndRotates>, bytes, kMost);
       }
       if (args.angles != nullptr) {
-        return run(attention_decode_kernel<kHeadDim, Rotation::kRotates>, bytes);
+        return run(attention_decode_kernel<kHeadDim, Rotation::kRotates>, bytes, kMost);
       }
     }
-    return run(attention_decode_kernel<kHeadDim, Rotation::kDone>, bytes);
+    return run(attention_decode_kernel<kHeadDim, Rotation::kDone>, bytes, kMost);
   });
 }
 

@@ -146,7 +146,8 @@ __global__ __launch_bounds__(kThreads) void peer_add_kernel(const __grid_constan
   if (threadIdx.x == 0) epochs_of(args)[blockIdx.x] = epoch;
 }
 
-/// words = the root's.
+/// words = the root's; zeros when told to give up: they may be rows' tokens, slots and sequences,
+/// which the kernels behind this one still use.
 __global__ __launch_bounds__(kThreads) void peer_broadcast_kernel(
     const __grid_constant__ PeerArgs args, uint32_t* words, int64_t count, int root) {
   let_next_kernel_start();
@@ -164,13 +165,13 @@ __global__ __launch_bounds__(kThreads) void peer_broadcast_kernel(
       complete = take_words(args, from, epoch, taken);
       if (from == root) chosen = taken;
     }
-    if (complete) mine = chosen;
+    mine = complete ? chosen : uint4{};
   }
   __syncthreads();
   if (threadIdx.x == 0) epochs_of(args)[blockIdx.x] = epoch;
 }
 
-/// A thread, and a packet to each rank, for each row.
+/// A thread, and a packet to each rank, for each row. Id 0 when told to give up.
 __global__ __launch_bounds__(kThreads) void peer_join_argmax_kernel(
     const __grid_constant__ PeerArgs args, const uint2* choices, int rows, int32_t* ids) {
   let_next_kernel_start();
@@ -195,7 +196,7 @@ __global__ __launch_bounds__(kThreads) void peer_join_argmax_kernel(
           choice_key(__uint_as_float(choice.x), static_cast<int>(choice.y));
       best = key > best ? key : best;
     }
-    if (complete && ids != nullptr) ids[row] = id_of(best);
+    if (ids != nullptr) ids[row] = complete ? id_of(best) : 0;
   }
   __syncthreads();
   if (threadIdx.x == 0) epochs_of(args)[blockIdx.x] = epoch;

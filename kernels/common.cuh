@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "capability.h"
 #include "kernels.h"
 
 namespace tandem::kernels {
@@ -15,7 +16,6 @@ constexpr int kCapability = __CUDA_ARCH__ / 10;
 #else
 constexpr int kCapability = 90;
 #endif
-constexpr int kFirstClusterCapability = 90;
 
 /// Launches `kernel` in clusters of some blocks, with programmatic dependent launch where the
 /// caller asks for it.
@@ -49,9 +49,10 @@ cudaError_t launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size
   return launch_clustered(kernel, grid, block, shared_bytes, launch, 1, args...);
 }
 
-/// Everything that earlier work of the stream wrote is visible afterwards. Every thread of every
-/// kernel calls it, and before it touches memory that others write (but for what dates from before
-/// the pass: attention_decode.cu): then "finished" is transitive.
+/// Everything that earlier work of the stream wrote is visible afterwards. A thread calls it before
+/// it touches memory that others write (but for what dates from before the pass:
+/// attention_decode.cu). Every block of a kernel that is launched with overlap has threads that
+/// have called it when the block ends: then "finished" is transitive.
 __device__ __forceinline__ void wait_for_earlier_work() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -134,10 +135,26 @@ __device__ __forceinline__ void mma_f16(float (&d)[4], const uint32_t (&a)[4], u
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// 16 bytes to shared memory past the registers; `valid` false writes zeros.
+/// 16 bytes to shared memory past the registers; `valid` false writes zeros and reads nothing.
+__device__ __forceinline__ void copy_async16(uint32_t shared, const void* global, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+               "r"(valid ? 16 : 0)
+               : "memory");
+}
 __device__ __forceinline__ void copy_async16(void* shared, const void* global, bool valid = true) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
-               "l"(global), "r"(valid ? 16 : 0)
+  copy_async16(shared_address(shared), global, valid);
+}
+__device__ __forceinline__ uint4 load_shared16(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_shared16(uint32_t address, uint4 v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
                : "memory");
 }
 __device__ __forceinline__ void copy_async_commit() {

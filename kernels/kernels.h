@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "attention_layout.h"
 #include "packed_layout.h"
 
 /// CUDA kernels: raw pointers, sizes and a stream in, cudaError_t out. They check nothing; shapes
@@ -14,11 +15,17 @@ namespace tandem::kernels {
 struct Launch {
   cudaStream_t stream = nullptr;
   int multiprocessors = 1;
-  int capability = 80;  ///< 10 * major + minor
+  int capability = 80;                ///< what the kernels were compiled for (compiled_capability)
+  int block_shared_bytes = 48 << 10;  ///< the most shared memory that the device gives a block
   /// Lets the kernel start while the one before it drains; it then waits on the device for that
-  /// one's results (programmatic dependent launch, compute capability 9.0 and newer).
+  /// one's results. Only where the capability can_overlap.
   bool overlap = false;
 };
+
+/// The compute capability, 10 * major + minor, whose code of the kernels the current device runs.
+/// The device's own is newer where the driver translates an older one's PTX; what the kernels lay
+/// out by capability then follows this one.
+cudaError_t compiled_capability(int* capability);
 
 /// Element types of activations.
 enum class Element : int { kF32 = 0, kBF16 = 1 };
@@ -48,7 +55,6 @@ cudaError_t pack(const PackArgs& args, Launch launch);
 // Matmul ------------------------------------------------------------------------------------------
 
 constexpr int kMaxSegments = 3;
-constexpr int kMaxDecodeRows = 16;
 
 enum class MatmulEpilogue : int { kStore = 0, kAdd = 1, kSiluGate = 2, kAddNorm = 3 };
 
@@ -81,6 +87,8 @@ struct MatmulArgs {
   const float* squares = nullptr;      ///< of x, (rows, panels_of(cols)); null: x is complete
   float eps = 0;
 };
+/// Shared memory that matmul_rows takes for a block, whatever the format.
+int matmul_rows_shared_bytes(int capability);
 /// At most kMaxDecodeRows rows.
 cudaError_t matmul_rows(const MatmulArgs& args, Launch launch);
 /// Any number of rows.
@@ -130,7 +138,7 @@ struct RopeArgs {
 };
 cudaError_t rope_and_append(const RopeArgs& args, Launch launch);
 
-constexpr int kMostAttentionHeads = 1024;  ///< of the decode attention
+/// Values have to be finite: one behind a row's slot has weight 0 for it, and 0 * infinity is none.
 struct AttentionArgs {
   const int32_t* slots = nullptr;
   const int32_t* sequences = nullptr;
@@ -148,11 +156,11 @@ struct AttentionArgs {
   float eps = 0;
   void* out = nullptr;  ///< (rows, heads * head_dim) bfloat16
   CacheArgs cache;
-  /// attention_partial_floats(...), decode only; all zero when it is first used
+  // Decode only: what finished items are counted in (kMostAttentionHeads, zero when they are first
+  // used, and again behind every launch), and attention_partial_floats(...).
+  int* finished = nullptr;
   float* partials = nullptr;
 };
-/// Head sizes that the attention kernels take: 32, 64, 96, 128, 256.
-int64_t attention_partial_floats(int rows, int heads, const CacheArgs& cache);
 /// Whether attention_decode can rotate and append for heads of this size.
 bool attention_decode_appends(int head_dim);
 cudaError_t attention_decode(const AttentionArgs& args, Launch launch);

@@ -47,83 +47,103 @@ __device__ __forceinline__ double unit_of(uint32_t bits) {
                               << kDoubleFractionBits);
 }
 
-/// One warp finds the digit at which the measure reaches the target, from the largest one down; the
-/// smallest that occurs if it never does.
-template <Measure kMeasure>
-__device__ __forceinline__ void choose_digit(uint32_t chosen, int shift, double target,
-                                             double above, KeySelection& shared) {
-  constexpr int kLaneDigits = kDigits / kWarpLanes;
+/// Where a warp's measures, the first lane's first, reach a target.
+struct Reached {
+  int lane;  ///< the last one with a measure if they never do
+  double before, until;
+};
+__device__ __forceinline__ Reached reach(double measure, double start, double target) {
   const auto lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  const int top = kDigits - 1 - lane * kLaneDigits;
-  double measures[kLaneDigits];
-  double mine = 0;
-#pragma unroll
-  for (int i = 0; i < kLaneDigits; ++i) {
-    measures[i] = static_cast<double>(shared.total[top - i]);
-    if (kMeasure == Measure::kMass) {
-      measures[i] *= unit_of(chosen | (static_cast<uint32_t>(top - i) << shift));
-    }
-    mine += measures[i];
-  }
-  double until = mine;
+  double until = measure;
 #pragma unroll
   for (int offset = 1; offset < kWarpLanes; offset *= 2) {
     const double other = __shfl_up_sync(0xffffffffu, until, offset);
     if (lane >= offset) until += other;
   }
-  double before = __shfl_up_sync(0xffffffffu, until, 1);
-  if (lane == 0) before = 0;
-  const uint32_t occur = __ballot_sync(0xffffffffu, mine > 0);
-  const uint32_t reach = __ballot_sync(0xffffffffu, mine > 0 && above + until >= target);
-  const int owner =
-      reach != 0 ? __ffs(static_cast<int>(reach)) - 1 : 31 - __clz(static_cast<int>(occur));
-  if (lane != max(owner, 0)) return;
-  double sum = above + before, sum_before = sum;
-  int digit = 0;
-  bool reached = false;
+  until += start;
+  const uint32_t occur = __ballot_sync(0xffffffffu, measure > 0);
+  const uint32_t reach = __ballot_sync(0xffffffffu, measure > 0 && until >= target);
+  const int last = 31 - __clz(static_cast<int>(occur));
+  const int owner = max(reach != 0 ? __ffs(static_cast<int>(reach)) - 1 : last, 0);
+  const double before = __shfl_sync(0xffffffffu, until, max(owner - 1, 0));
+  return {owner, owner > 0 ? before : start, __shfl_sync(0xffffffffu, until, owner)};
+}
+
+/// One warp finds the digit at which the measure reaches the target, from the largest one down; the
+/// smallest that occurs if it never does.
+/// @param chosen a key whose digits from this one on are the smallest
+template <Measure kMeasure>
+__device__ __forceinline__ void choose_digit(uint32_t chosen, int shift, double target,
+                                             double above, KeySelection& shared) {
+  constexpr int kLaneDigits = kDigits / kWarpLanes;
+  const auto lane = static_cast<int>(threadIdx.x) % kWarpLanes;
+  const auto measure_of = [&](int digit) {
+    const auto measure = static_cast<double>(shared.total[digit]);
+    if (kMeasure == Measure::kCount) return measure;
+    return measure * unit_of(chosen + (static_cast<uint32_t>(digit) << shift));
+  };
+  const int top = kDigits - 1;
+  double mine = 0;
 #pragma unroll
-  for (int i = 0; i < kLaneDigits; ++i) {
-    if (reached || !(measures[i] > 0)) continue;
-    digit = top - i;
-    sum_before = sum;
-    sum += measures[i];
-    reached = sum >= target;
-  }
-  const uint32_t prefix = chosen | (static_cast<uint32_t>(digit) << shift);
+  for (int i = 0; i < kLaneDigits; ++i) mine += measure_of(top - lane * kLaneDigits - i);
+  const Reached run = reach(mine, above, target);
+  const int run_top = top - run.lane * kLaneDigits;
+  const double own = lane < kLaneDigits ? measure_of(run_top - lane) : 0.0;
+  const Reached found = reach(own, run.before, target);
+  if (lane != 0) return;
+  const int digit = run_top - found.lane;
+  const uint32_t prefix = chosen + (static_cast<uint32_t>(digit) << shift);
   shared.digit = digit;
-  shared.above = sum_before;
+  shared.above = found.before;
   // All keys of the digit are wanted, or there is one alone: it cannot weigh less than its prefix.
   shared.settled = kMeasure == Measure::kCount
-                       ? sum <= target
+                       ? found.until <= target
                        : shared.total[digit] > 0 && shift < kFractionBits &&
                              shared.total[digit] < 2ull * integer_of(prefix);
+}
+
+/// Where the digits of the keys lie. Most weights are far too small to be the answer; then the
+/// first digit tells apart more than the exponents of those that are not.
+struct KeyRange {
+  uint32_t least = 0;  ///< smaller keys are not the answer, nor are those that do not count
+  bool is_high = false;
+  static constexpr int kShift = 23, kHighShift = 19;
+  /// Of the smallest high key, when 1 is the largest.
+  static constexpr uint32_t kHighKeys = ((0x3f800000u >> kHighShift) - (kDigits - 1)) << kHighShift;
+};
+/// Of weights up to 1 whose smallest interesting one is `least`.
+__device__ __forceinline__ KeyRange range_of_weights(float least) {
+  const uint32_t key = max(__float_as_uint(least), 1u);
+  return {key, key >= KeyRange::kHighKeys};
 }
 
 /// A key that tells those with measure {keys >= it} >= target, as few as can be, from the smaller
 /// ones; everything that counts if there is no such key. `key(i)` for i < count are this block's.
 template <Measure kMeasure, typename Key>
 __device__ Threshold select_key(RowCluster& cluster, const Key& key, int count, double target,
-                                KeySelection& shared) {
-  constexpr int kShifts[] = {23, 14, 5, 0};
+                                const KeyRange& range, KeySelection& shared) {
   const auto thread = static_cast<int>(threadIdx.x);
   Threshold result;
   int fixed_from = 32, turn = 0;
+  int shift = range.is_high ? KeyRange::kHighShift : KeyRange::kShift;
+  if (range.is_high) result.key = KeyRange::kHighKeys;
 #pragma unroll 1
-  for (const int shift : kShifts) {
+  for (;;) {
     for (int i = thread; i < kCopies * kDigits; i += kRowThreads) {
       shared.low[0][i] = 0;
       if (kMeasure == Measure::kMass) shared.high[0][i] = 0;
     }
     __syncthreads();
-    const uint32_t digits = (1u << (fixed_from - shift)) - 1u;
     const int copy = thread % kCopies;
+#pragma unroll 4
     for (int i = thread; i < count; i += kRowThreads) {
       const uint32_t k = key(i);
+      if (k < range.least) continue;
       if (fixed_from < 32 && (k >> fixed_from) != (result.key >> fixed_from)) continue;
-      const uint32_t digit = (k >> shift) & digits;
+      const uint32_t digit = min((k - result.key) >> shift, uint32_t{kDigits - 1});  // NaN
       if (kMeasure == Measure::kCount) {
         atomicAdd(&shared.low[copy][digit], 1u);
-      } else if (k != 0) {
+      } else {
         const uint32_t integer = integer_of(k);
         atomicAdd(&shared.low[copy][digit], integer & ((1u << kHalfBits) - 1u));
         atomicAdd(&shared.high[copy][digit], integer >> kHalfBits);
@@ -142,8 +162,9 @@ __device__ Threshold select_key(RowCluster& cluster, const Key& key, int count, 
     cluster.sync();
     for (int d = thread; d < kDigits; d += kRowThreads) {
       unsigned long long total = 0;
-      for (int rank = 0; rank < cluster.size(); ++rank) {
-        total += *cluster.at(&shared.own[turn][d], rank);
+#pragma unroll
+      for (int rank = 0; rank < kClusterBlocks; ++rank) {
+        if (rank < cluster.size()) total += *cluster.at(&shared.own[turn][d], rank);
       }
       shared.total[d] = total;
     }
@@ -154,14 +175,13 @@ __device__ Threshold select_key(RowCluster& cluster, const Key& key, int count, 
     __syncthreads();
     const int digit = shared.digit;
     result.above = shared.above;
-    result.key |= static_cast<uint32_t>(digit) << shift;
+    result.key += static_cast<uint32_t>(digit) << shift;
     result.ties = static_cast<double>(shared.total[digit]);
+    result.settled = shared.settled;
+    if (result.settled || shift == 0) break;
     fixed_from = shift;
+    shift = max(shift - kDigitBits, 0);
     turn ^= 1;
-    if (shared.settled) {
-      result.settled = true;
-      break;
-    }
   }
   cluster.sync();  // nobody reads this block's histograms any more
   if (result.settled) return result;

@@ -1,4 +1,4 @@
-#include "common.cuh"
+#include "weight_ring.cuh"
 
 namespace tandem::kernels {
 
@@ -6,6 +6,15 @@ template <Packed kFormat>
 cudaError_t launch_matmul_rows(const MatmulArgs& args, Launch launch);
 template <Packed kFormat>
 cudaError_t launch_matmul_prefill(const MatmulArgs& args, Launch launch);
+
+int matmul_rows_shared_bytes(int capability) {
+  int most = 0;
+  for (const Packed format : {Packed::kBF16, Packed::kF16, Packed::kFp8, Packed::kInt4}) {
+    const int bytes = shared_bytes(format, stages_of(capability));
+    most = bytes > most ? bytes : most;
+  }
+  return most;
+}
 
 cudaError_t matmul_rows(const MatmulArgs& args, Launch launch) {
   switch (args.format) {

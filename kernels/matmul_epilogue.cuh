@@ -68,25 +68,25 @@ __device__ __forceinline__ void multiply(float (&sums)[4], const uint32_t (&a)[4
 }
 
 /// Column of `out` for one output of a panel, or -1 for padding.
-__device__ __forceinline__ int64_t output_column(const MatmulArgs& args, int panel, int output,
-                                                 int outputs_per_panel) {
+__device__ __forceinline__ int output_column(const MatmulArgs& args, int panel, int output,
+                                             int outputs_per_panel) {
   int segment = 0;
   while (segment + 1 < args.segment_count && panel >= args.segment_panel[segment + 1]) ++segment;
-  const int64_t row =
-      (panel - args.segment_panel[segment]) * static_cast<int64_t>(outputs_per_panel) + output;
-  return row < args.segment_rows[segment] ? args.segment_column[segment] + row : -1;
+  const int row =
+      (panel - static_cast<int>(args.segment_panel[segment])) * outputs_per_panel + output;
+  return row < args.segment_rows[segment] ? static_cast<int>(args.segment_column[segment]) + row
+                                          : -1;
 }
 
-/// One finished sum to its place. `up` is the paired output's sum, for the gate epilogue; `before`
-/// what stands in `out`, for the adding ones.
-__device__ __forceinline__ void write_output(const MatmulArgs& args, int64_t row, int64_t column,
+/// One finished sum to its place, `index`. `up` is the paired output's sum, for the gate epilogue;
+/// `before` what stands in `out`, for the adding ones.
+__device__ __forceinline__ void write_output(const MatmulArgs& args, int64_t index, int column,
                                              float value, float up, float before) {
   if (args.bias != nullptr) {
     value += args.bias[column];
     if (args.epilogue == MatmulEpilogue::kSiluGate) up += args.bias[args.bias_up + column];
   }
   if (args.epilogue == MatmulEpilogue::kSiluGate) value = value / (1.0f + expf(-value)) * up;
-  const int64_t index = row * args.out_stride + column;
   if (args.out_type == Element::kF32) {
     static_cast<float*>(args.out)[index] =
         args.epilogue == MatmulEpilogue::kAdd ? before + value : value;
@@ -94,12 +94,13 @@ __device__ __forceinline__ void write_output(const MatmulArgs& args, int64_t row
     static_cast<__nv_bfloat16*>(args.out)[index] = __float2bfloat16_rn(value);
   }
 }
-__device__ __forceinline__ void write_output(const MatmulArgs& args, int64_t row, int64_t column,
+/// The same for many rows.
+__device__ __forceinline__ void write_output(const MatmulArgs& args, int64_t row, int column,
                                              float value, float up) {
   const bool adds = args.epilogue == MatmulEpilogue::kAdd;
   const int64_t index = row * args.out_stride + column;
   const float before = adds ? static_cast<const float*>(args.out)[index] : 0.0f;
-  write_output(args, row, column, value, up, before);
+  write_output(args, index, column, value, up, before);
 }
 
 /// Sums of eight rows' 64 inputs times minus kInt4Bias, in the places of a 16x8 result; 4-bit

@@ -167,12 +167,12 @@ __global__ __launch_bounds__(kPrefillThreads, 2) void matmul_prefill_kernel(
         if (row >= args.rows) continue;
         const float low = sums[p][n][e] * scale[0], high = sums[p][n][2 + e] * scale[1];
         if (args.epilogue == MatmulEpilogue::kSiluGate) {
-          const int64_t column = output_column(args, panel, g, kPanelOutputs / 2);
+          const int column = output_column(args, panel, g, kPanelOutputs / 2);
           if (column >= 0) write_output(args, row, column, low, high);
         } else {
-          const int64_t column = output_column(args, panel, g, kPanelOutputs);
+          const int column = output_column(args, panel, g, kPanelOutputs);
           if (column >= 0) write_output(args, row, column, low, 0);
-          const int64_t next = output_column(args, panel, g + 8, kPanelOutputs);
+          const int next = output_column(args, panel, g + 8, kPanelOutputs);
           if (next >= 0) write_output(args, row, next, high, 0);
         }
       }

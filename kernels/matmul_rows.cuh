@@ -13,12 +13,12 @@ namespace tandem::kernels {
 // time in turn, a chunk of 512 together. One more warp streams the weights through a ring in
 // shared memory, chunks of some panels at a time (the copy engine takes about 80 cycles for a copy,
 // so small ones would bind it); the ring starts to fill before the kernel's inputs exist, and two
-// blocks fit on a multiprocessor, so that the next matmul's ring fills while this one works. Every
-// lane fetches its share of the rows' inputs some chunks ahead from L2; it serves a group of
-// panels. Before compute capability 9.0 each warp copies its own share of the ring. Sums: tensor
-// cores along a warp's inputs, then the warps in ascending order; so a row's bits depend on the
-// shape alone, never on the other rows. A last warp forms the factors of an RMS norm in front of
-// the matmul meanwhile; they are needed at the end.
+// blocks fit on a multiprocessor (one of 100 KiB holds one), so that the next matmul's ring fills
+// while this one works. Every lane fetches its share of the rows' inputs some chunks ahead from L2;
+// it serves a group of panels. Before compute capability 9.0 each warp copies its own share of the
+// ring. Sums: tensor cores along a warp's inputs, then the warps in ascending order; so a row's
+// bits depend on the shape alone, never on the other rows. A last warp forms the factors of an RMS
+// norm in front of the matmul meanwhile; they are needed at the end.
 
 /// Meeting of the warps that multiply.
 __device__ __forceinline__ void sync_multipliers() {
@@ -53,6 +53,19 @@ __device__ __forceinline__ void form_factors(const MatmulArgs& args, float* fact
   }
   __syncwarp();
   asm volatile("bar.arrive 2, %0;" ::"n"((kWarps + 1) * kWarpLanes) : "memory");
+}
+/// Its work until the kernel's inputs exist: it reads what the end needs, so that it is near then.
+template <Packed kFormat>
+__device__ __forceinline__ void bring_near(const MatmulArgs& args, const Groups& groups, int lane) {
+  const auto load = [](const float* from) {
+    float value;
+    asm volatile("ld.global.ca.f32 %0, [%1];" : "=f"(value) : "l"(from));
+  };
+  for (int i = lane; i < groups.panels * kPanelOutputs; i += kWarpLanes) {
+    const int64_t output = int64_t{groups.first} * kPanelOutputs + i;
+    if constexpr (kFormat == Packed::kFp8) load(args.scales + output);
+    if (args.norm_weight != nullptr && output < args.out_stride) load(args.norm_weight + output);
+  }
 }
 __device__ __forceinline__ void wait_for_factors() {
   asm volatile("bar.sync 2, %0;" ::"n"((kWarps + 1) * kWarpLanes) : "memory");
@@ -92,9 +105,10 @@ __device__ __forceinline__ void for_panels(int count, Run&& run) {
 __device__ __forceinline__ float load_residual(const MatmulArgs& args, int panel, int row,
                                                int output) {
   if (args.epilogue != MatmulEpilogue::kAdd && args.epilogue != MatmulEpilogue::kAddNorm) return 0;
-  const int64_t column = output_column(args, panel, output, kPanelOutputs);
+  const int column = output_column(args, panel, output, kPanelOutputs);
   if (column < 0 || row >= args.rows) return 0;
-  return __ldcg(static_cast<const float*>(args.out) + row * args.out_stride + column);
+  return __ldcg(static_cast<const float*>(args.out) + row * static_cast<int>(args.out_stride) +
+                column);
 }
 
 /// One finished sum of products to its place. The 16 outputs of a panel are neighbouring lanes.
@@ -108,18 +122,18 @@ __device__ __forceinline__ void finish_sum(const MatmulArgs& args, int panel, in
   const bool gate = args.epilogue == MatmulEpilogue::kSiluGate;
   constexpr int kHalf = kPanelOutputs / 2;
   const float up = gate ? __shfl_down_sync(0xffffffffu, sum, kHalf) : 0.0f;
-  const int64_t column = !gate            ? output_column(args, panel, output, kPanelOutputs)
-                         : output < kHalf ? output_column(args, panel, output, kHalf)
-                                          : -1;
+  const int column = !gate            ? output_column(args, panel, output, kPanelOutputs)
+                     : output < kHalf ? output_column(args, panel, output, kHalf)
+                                      : -1;
   const bool is_output = column >= 0 && is_row;
+  const int index = row * static_cast<int>(args.out_stride) + column;
   if (args.epilogue != MatmulEpilogue::kAddNorm) {
-    if (is_output) write_output(args, row, column, sum, up, residual);
+    if (is_output) write_output(args, index, column, sum, up, residual);
     return;
   }
   float value = 0;
   if (is_output) {
     value = residual + (args.bias == nullptr ? sum : sum + args.bias[column]);
-    const int64_t index = row * args.out_stride + column;
     static_cast<float*>(args.out)[index] = value;
     static_cast<__nv_bfloat16*>(args.normed)[index] =
         __float2bfloat16_rn(value * args.norm_weight[column]);
@@ -129,7 +143,9 @@ __device__ __forceinline__ void finish_sum(const MatmulArgs& args, int panel, in
   for (int offset = kHalf; offset > 0; offset /= 2) {
     squares += __shfl_xor_sync(0xffffffffu, squares, offset);
   }
-  if (output == 0 && is_row) args.squares_out[row * args.panel_count + panel] = squares;
+  if (output == 0 && is_row) {
+    args.squares_out[row * static_cast<int>(args.panel_count) + panel] = squares;
+  }
 }
 
 /// sums[b] += the products of block b: 16 outputs, the rows and 64 inputs; the blocks in turn.
@@ -207,7 +223,9 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
   constexpr int kRows = 8 * kRowTiles;
   static_assert(kGroup % kPanels == 0);
   extern __shared__ __align__(128) unsigned char shared[];
-  const int warp = threadIdx.x / kWarpLanes, lane = threadIdx.x % kWarpLanes;
+  // One value for the whole warp, as the compiler sees, too.
+  const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpLanes, 0);
+  const int lane = threadIdx.x % kWarpLanes;
   const int g = lane / 4, t = lane % 4;
   const int blocks = static_cast<int>(blocks_of(args.cols));
   const Groups groups(args.panel_count, kGroup);
@@ -219,8 +237,9 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
     ring.copy_all();
     return;
   }
-  wait_for_earlier_work();
   if (warp == kWarps + 1) {
+    bring_near<kFormat>(args, groups, lane);
+    wait_for_earlier_work();
     if (args.squares != nullptr && groups.count > 0)
       form_factors(args, factors_of(shared, kFormat), lane);
     return;
@@ -228,56 +247,72 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
 
   // inputs[n][h]: row 8 n + g, inputs 32 h + 8 t … + 7 of the warp's current 64
   const uint16_t* x[kRowTiles];
-  int inputs_left[kRowTiles];  // of the row, from this lane's on
+  int row_inputs[kRowTiles];
+  const int first_input = warp * kBlockInputs + 8 * t;
 #pragma unroll
   for (int n = 0; n < kRowTiles; ++n) {
-    x[n] = static_cast<const uint16_t*>(args.x) + (8 * n + g) * args.cols + 8 * t;
-    inputs_left[n] = 8 * n + g < args.rows ? static_cast<int>(args.cols) - 8 * t : 0;
+    const bool is_row = 8 * n + g < args.rows;
+    x[n] = static_cast<const uint16_t*>(args.x) + (is_row ? (8 * n + g) * args.cols : 0);
+    row_inputs[n] = is_row ? static_cast<int>(args.cols) : 0;
   }
-  // Each lane fetches what it will read, so that nobody waits for anybody.
-  constexpr int kAhead = kInputsAhead / kRowTiles;
-  unsigned char* const slots =
-      shared + ring_bytes(kFormat) + kReduceBytes + warp * kInputsAhead * kRowTileBytes + lane * 16;
-  int slot = 0, next_chunk = 0;
-  const auto fetch_inputs = [&] {
-    unsigned char* to = slots + slot * kRowTiles * kRowTileBytes;
-#pragma unroll
-    for (int n = 0; n < kRowTiles; ++n) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h, to += kWarpLanes * 16) {
-        const int input = (next_chunk + warp) * kBlockInputs + 32 * h;
-        if constexpr (kVectors) {
-          const bool real = input < inputs_left[n];
-          copy_async16(to, real ? x[n] + input : args.x, real);
-        } else {
-          *reinterpret_cast<uint4*>(to) = load_any_inputs(args, 8 * n + g, input + 8 * t);
-        }
-      }
-    }
-    // behind the last chunk the next group begins with the first one again
-    next_chunk = next_chunk + kWarps < blocks ? next_chunk + kWarps : 0;
-    slot = slot + 1 < kAhead ? slot + 1 : 0;
-#if __CUDA_ARCH__ >= 900
-    copy_async_commit();  // before, these copies belong to the ring's next group
-#endif
-  };
   // Chunks of a stage that are worked on together: their products do not wait for each other.
   constexpr int kTogether = kRowTiles == 1 ? kDepth : 1;
-  static_assert(kTogether <= kAhead && kDepth % kTogether == 0);
+  // Each lane fetches what it will read, the inputs of so many chunks at a time, so that nobody
+  // waits for anybody.
+  constexpr int kAhead = kInputsAhead / kRowTiles / kTogether;
+  static_assert(kAhead > 0 && kDepth % kTogether == 0);
+  constexpr int kChunkInputs = kWarps * kBlockInputs, kFetchInputs = kTogether * kChunkInputs;
+  constexpr int kFetchBytes = kTogether * kRowTiles * kRowTileBytes;
+  const uint32_t slots = shared_address(shared) + ring_bytes(kFormat) + kReduceBytes +
+                         warp * kInputsAhead * kRowTileBytes + lane * 16;
+  const int group_fetches = (blocks + kTogether * kWarps - 1) / (kTogether * kWarps);
+  int slot = 0, input = first_input;           // to fetch next
+  int fetches = groups.count * group_fetches;  // still to come
+  wait_for_earlier_work();
+  const auto fetch_inputs = [&] {
+    if (fetches > 0) {
+      uint32_t to = slots + slot * kFetchBytes;
+#pragma unroll
+      for (int at = 0; at < kTogether; ++at) {
+#pragma unroll
+        for (int n = 0; n < kRowTiles; ++n) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h, to += kWarpLanes * 16) {
+            const int from = input + at * kChunkInputs + 32 * h;
+            if constexpr (kVectors) {
+              copy_async16(to, x[n] + from, from < row_inputs[n]);
+            } else {
+              store_shared16(to, load_any_inputs(args, 8 * n + g, from));
+            }
+          }
+        }
+      }
+      // behind the last chunk the next group begins with the first one again
+      input += kFetchInputs;
+      if (input >= group_fetches * kFetchInputs) input = first_input;
+      --fetches;
+    }
+    slot = (slot + 1) % kAhead;
+    copy_async_commit();
+  };
   uint4 inputs[kTogether][kRowTiles][2];
   float2 offsets[kTogether][kRowTiles];
-  const auto take_inputs = [&](auto at) {
-#if __CUDA_ARCH__ >= 900
-    copy_async_wait<kAhead - 1>();
-#endif
-    const unsigned char* from = slots + slot * kRowTiles * kRowTileBytes;
+  // Before 9.0 the ring's copies are groups in between: its front() has waited for all that was
+  // fetched in the stages before, and to wait here would mean to wait for weights, too.
+  constexpr bool kFrontWaits = kCapability < 90 && kAhead * kTogether >= kDepth;
+  const auto take_inputs = [&] {
+    if constexpr (!kFrontWaits) copy_async_wait<kAhead - 1>();
+    uint32_t from = slots + slot * kFetchBytes;
 #pragma unroll
-    for (int n = 0; n < kRowTiles; ++n) {
+    for (int at = 0; at < kTogether; ++at) {
 #pragma unroll
-      for (int h = 0; h < 2; ++h, from += kWarpLanes * 16) {
-        inputs[at][n][h] = to_operand<kFormat>(*reinterpret_cast<const uint4*>(from));
+      for (int n = 0; n < kRowTiles; ++n) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h, from += kWarpLanes * 16) {
+          inputs[at][n][h] = to_operand<kFormat>(load_shared16(from));
+        }
+        offsets[at][n] = input_offsets<kFormat>(inputs[at][n]);
       }
-      offsets[at][n] = input_offsets<kFormat>(inputs[at][n]);
     }
     fetch_inputs();
   };
@@ -329,11 +364,7 @@ __global__ __launch_bounds__(kRowsThreads, kBlocksPerMultiprocessor) void matmul
           const unsigned char* stage = ring.front();
 #pragma unroll
           for (int first_chunk = 0; first_chunk < kDepth; first_chunk += kTogether) {
-            if (p == 0) {
-              for_each<kTogether>([&](auto at) {
-                if (block + (first_chunk + at) * kWarps < blocks) take_inputs(at);
-              });
-            }
+            if (p == 0 && block + first_chunk * kWarps < blocks) take_inputs();
             // Chunks at … at + chunks - 1 of the panels from … from + number - 1. What is loaded
             // and what is multiplied stand apart, so that the products do not wait for each other.
             const auto multiply_chunks = [&](auto at, auto chunks) {

@@ -23,7 +23,8 @@ __device__ __forceinline__ uint4 load_packet(const void* from) {
   return packet;
 }
 
-/// Waits for the packet of message `epoch`; false when `abort` was set first.
+/// Waits for the packet of message `epoch`; false, and the words as they were, when `abort` was set
+/// first.
 __device__ __forceinline__ bool take_packet(const uint4* from, uint32_t epoch,
                                             const volatile uint32_t* abort, uint32_t& a,
                                             uint32_t& b) {

@@ -40,9 +40,9 @@ __device__ __forceinline__ double round_uniform(const RoundArgs& round, int sequ
   return (static_cast<double>(mantissa) + 0.5) * 0x1p-52;
 }
 
-/// Bits that order as the floats do.
+/// Bits that order as the floats do; those of both zeros are equal.
 __device__ __forceinline__ uint32_t ordered_bits(float value) {
-  const uint32_t bits = __float_as_uint(value);
+  const uint32_t bits = __float_as_uint(value + 0.0f);
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 
@@ -115,6 +115,7 @@ struct AdjustedRow {
     drafted = args.prefix + row % per_sequence;
   }
 
+  __device__ bool is_plain() const { return !transform.penalties && allowed == nullptr; }
   __device__ float operator()(int id) const {
     float logit = logits[id];
     if (transform.penalties) {

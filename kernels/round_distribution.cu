@@ -9,11 +9,12 @@ namespace {
 // top-p read it four times each; without room there, the slice stands in the result.
 
 /// Static shared memory of the kernel besides, rounded up.
-constexpr size_t kSelectionBytes = size_t{40} << 10;
+constexpr size_t kSelectionBytes = size_t{30} << 10;
 
+template <bool kInShared>
 __global__ __launch_bounds__(kRowThreads) void distribution_kernel(
-    const __grid_constant__ RoundArgs round, const __grid_constant__ LogitsArgs args, float* probs,
-    bool in_shared) {
+    const __grid_constant__ RoundArgs round, const __grid_constant__ LogitsArgs args,
+    float* probs) {
   extern __shared__ float slice[];
   __shared__ Exchange exchange;
   __shared__ KeySelection selection;
@@ -27,21 +28,26 @@ __global__ __launch_bounds__(kRowThreads) void distribution_kernel(
   float* p = probs + static_cast<int64_t>(row) * round.vocab;
   const int begin = cluster.slice_begin(cluster.rank(), n);
   const int count = cluster.slice_begin(cluster.rank() + 1, n) - begin;
-  float* x = in_shared ? slice : p + begin;
+  float* x = kInShared ? slice : p + begin;
   const AdjustedRow logits(round, args, row);
   const auto thread = static_cast<int>(threadIdx.x);
   float largest = -INFINITY;
-  for (int i = thread; i < count; i += kRowThreads) {
-    const float value = logits(begin + i);
+  const auto take = [&](int i, float value) {
     x[i] = value;
     largest = fmaxf(largest, value);
+  };
+  if (logits.is_plain()) {
+#pragma unroll 8
+    for (int i = thread; i < count; i += kRowThreads) take(i, logits.logits[begin + i]);
+  } else {
+    for (int i = thread; i < count; i += kRowThreads) take(i, logits(begin + i));
   }
   largest = cluster.reduce(largest, Larger());
 
   if (transform.top_k > 0 && transform.top_k < n) {
     const auto key = [x](int i) { return ordered_bits(x[i]); };
     const Threshold threshold =
-        select_key<Measure::kCount>(cluster, key, count, transform.top_k, selection);
+        select_key<Measure::kCount>(cluster, key, count, transform.top_k, {}, selection);
     const int keep = transform.top_k - static_cast<int>(threshold.above);
     drop_later_ties(
         cluster, [&](int i) { return key(i) == threshold.key; }, [x](int i) { x[i] = -INFINITY; },
@@ -62,7 +68,10 @@ __global__ __launch_bounds__(kRowThreads) void distribution_kernel(
   if (transform.top_p < 1.0f) {
     const double target = static_cast<double>(transform.top_p) * sum;
     const auto key = [x](int i) { return __float_as_uint(x[i]); };
-    const Threshold threshold = select_key<Measure::kMass>(cluster, key, count, target, selection);
+    // Less than half of what may be left out even if all the others weigh as much.
+    const double least = (sum - target) / (2.0 * n);
+    const Threshold threshold = select_key<Measure::kMass>(
+        cluster, key, count, target, range_of_weights(static_cast<float>(least)), selection);
     const double tie = __uint_as_float(threshold.key);
     const double wanted = tie > 0 ? ceil((target - threshold.above) / tie) : 0.0;
     const int keep = static_cast<int>(fmin(fmax(wanted, 0.0), threshold.ties));
@@ -138,19 +147,21 @@ __global__ __launch_bounds__(kRowThreads) void log_probabilities_kernel(
 
 cudaError_t distribution(const RoundArgs& round, const LogitsArgs& logits, float* probs,
                          Launch launch) {
-  // What every device of the kind has for a block.
-  constexpr size_t kClusterShared = size_t{227} << 10, kSmallestShared = size_t{99} << 10;
+  const size_t room = static_cast<size_t>(launch.block_shared_bytes) - kSelectionBytes;
   const int blocks = cluster_blocks(launch);
   const int n = logits.columns < round.vocab ? logits.columns : round.vocab;
   const size_t slice = static_cast<size_t>((n + blocks - 1) / blocks) * sizeof(float);
-  const bool in_shared = slice + kSelectionBytes <= (blocks > 1 ? kClusterShared : kSmallestShared);
-  if (in_shared) {
-    const cudaError_t error = cudaFuncSetAttribute(
-        distribution_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(slice));
-    if (error != cudaSuccess) return error;
+  if (slice > room) {
+    return launch_clusters(distribution_kernel<false>, logits.rows, 0, launch, round, logits,
+                           probs);
   }
-  return launch_clusters(distribution_kernel, logits.rows, in_shared ? slice : 0, launch, round,
-                         logits, probs, in_shared);
+  // The same for every launch: other threads launch the kernel, too.
+  const cudaError_t error =
+      cudaFuncSetAttribute(distribution_kernel<true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(room));
+  if (error != cudaSuccess) return error;
+  return launch_clusters(distribution_kernel<true>, logits.rows, slice, launch, round, logits,
+                         probs);
 }
 
 cudaError_t log_probabilities(const float* logits, int rows, int columns, const int32_t* ids,

@@ -7,11 +7,9 @@ namespace tandem::kernels {
 // A cluster of blocks works on one row of a vocabulary: each on its slice of the ids, ascending.
 // Where the device has no clusters the cluster is one block.
 
-constexpr int kClusterBlocks = 8;
+constexpr int kClusterBlocks = row_cluster_blocks(kFirstClusterCapability);
 
-inline int cluster_blocks(const Launch& launch) {
-  return launch.capability >= kFirstClusterCapability ? kClusterBlocks : 1;
-}
+inline int cluster_blocks(const Launch& launch) { return row_cluster_blocks(launch.capability); }
 
 /// Launches one cluster of kRowThreads threads a block for each of `rows` rows.
 template <typename... Params, typename... Args>

@@ -51,7 +51,7 @@ __global__ __launch_bounds__(kUnpackWarps* kWarpLanes) void unpack_kernel(
 
 /// Four sums of a row to their places, at once where these follow each other.
 __device__ __forceinline__ void write_four(const MatmulArgs& args, int64_t row,
-                                           const int64_t (&columns)[kFinishOutputs],
+                                           const int (&columns)[kFinishOutputs],
                                            const float (&values)[kFinishOutputs],
                                            const float (&ups)[kFinishOutputs]) {
   const int64_t index = row * args.out_stride + columns[0];
@@ -99,7 +99,7 @@ __global__ __launch_bounds__(kFinishThreads) void finish_kernel(
   float values[kFinishOutputs], ups[kFinishOutputs] = {};
   load(0, values);
   if (gate) load(kPanelOutputs / 2, ups);
-  int64_t columns[kFinishOutputs];
+  int columns[kFinishOutputs];
 #pragma unroll
   for (int i = 0; i < kFinishOutputs; ++i) {
     columns[i] = output_column(args, first_panel + panel, output + i,

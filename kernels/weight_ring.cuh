@@ -11,11 +11,6 @@ constexpr int kWarps = 8;
 /// The warps that multiply, one that copies and one for the norm in front.
 constexpr int kRowsThreads = (kWarps + 2) * kWarpLanes;
 constexpr int kBlocksPerMultiprocessor = 2;
-/// Stages of the ring: as many as shared memory holds twice.
-constexpr int kManyStages = 4, kFewStages = 2;
-constexpr int stages_of(int capability) {
-  return capability >= 90 && capability < 120 ? kManyStages : kFewStages;
-}
 constexpr int kStages = stages_of(kCapability);
 constexpr int kReducePitch = 20;  // floats between rows of a panel's sums: no bank conflicts
 constexpr int kReduceBytes = kWarps * kMaxDecodeRows * kReducePitch * 4;

@@ -62,7 +62,8 @@ class Backend {
   virtual void end_range() noexcept = 0;
   /// Gives the ops that follow on `stream` memory to work in, in place of what was given before; it
   /// must outlive them. Wide products are faster with `matmul_workspace_bytes` of it, and give the
-  /// same bits in every run that gives as much. Backends that need none ignore it.
+  /// same bits in every run that gives as much. Attention without `attention_workspace_bytes` of it
+  /// takes memory of its own. Backends that need none ignore it.
   virtual void lend_workspace(TensorView /*memory*/, Stream& /*stream*/) {}
 
   // Weights
@@ -208,9 +209,20 @@ uint64_t packed_weight_bytes(DeviceKind kind, const WeightSpec& spec);
 /// device of this kind; pure arithmetic, for plans.
 uint64_t matmul_workspace_bytes(DeviceKind kind, int max_rows, const WeightSpec& spec);
 
+/// Bytes of `lend_workspace` that the attention of few rows works in on any device of this kind,
+/// over sequences of at most so many slots of the cache; pure arithmetic, for plans.
+uint64_t attention_workspace_bytes(DeviceKind kind, int heads, int head_dim, int slots);
+
+/// Head sizes that the attention of a kind of device takes; empty: any.
+std::span<const int> attention_head_dims(DeviceKind kind);
+bool attention_takes(DeviceKind kind, int head_dim);
+
 /// Makes the backend of a device. `threads` is for the CPU: 0 means all cores the process may use.
 /// @throws UsageError when this build or machine has no such device
 std::unique_ptr<Backend> make_backend(const DeviceSpec& device, int threads = 0);
+
+/// The devices of this machine and build: its GPUs, then cpu:0. Makes no driver context.
+std::vector<DeviceId> list_device_ids();
 
 /// What `tandem devices` lists.
 struct DeviceInfo {
@@ -222,6 +234,12 @@ struct DeviceInfo {
   /// `free_bytes` already. Asking a GPU for its free bytes makes one.
   bool has_context = false;
 };
+
+/// Those of the devices that exist, in the order given. GPUs that are not among them are left
+/// alone, and without any among them so is the driver.
+std::vector<DeviceInfo> describe_devices(std::span<const DeviceId> ids);
+
+/// All of them. Makes a driver context on each GPU.
 std::vector<DeviceInfo> list_devices();
 
 }  // namespace tandem

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "backend/backend.h"
@@ -10,8 +11,12 @@ namespace tandem {
 /// @throws UsageError when this build or machine has no such GPU
 std::unique_ptr<Backend> make_cuda_backend(DeviceId device);
 
-/// The machine's GPUs; empty without a driver or in a build without CUDA.
-std::vector<DeviceInfo> list_cuda_devices();
+/// The machine's GPUs that this build's kernels run on, without making a driver context; empty
+/// without a driver or in a build without CUDA.
+std::vector<DeviceId> list_cuda_devices();
+
+/// Makes a driver context there. Empty where `list_cuda_devices` does not list the GPU.
+std::optional<DeviceInfo> describe_cuda_device(DeviceId device);
 
 /// Bytes that a GPU reads in a second at most: the median of several sweeps over memory far larger
 /// than its caches. Takes 4 GiB of its memory for a moment. @throws as make_cuda_backend

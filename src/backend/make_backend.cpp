@@ -21,6 +21,14 @@ std::string processor_name() {
   return "CPU";
 }
 
+DeviceInfo describe_host() {
+  return {.id = DeviceId{},
+          .name = processor_name() + ", " + std::to_string(available_cores()) + " cores, " +
+                  std::string(name_of(best_isa())),
+          .capacity_bytes = physical_memory_bytes(),
+          .free_bytes = available_memory_bytes()};
+}
+
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(const DeviceSpec& device, int threads) {
@@ -36,14 +44,24 @@ std::unique_ptr<Backend> make_backend(const DeviceSpec& device, int threads) {
           .threads = threads, .capacity_bytes = device.capacity_bytes, .isa = std::nullopt});
 }
 
-std::vector<DeviceInfo> list_devices() {
-  std::vector<DeviceInfo> devices = list_cuda_devices();
-  devices.push_back({.id = DeviceId{},
-                     .name = processor_name() + ", " + std::to_string(available_cores()) +
-                             " cores, " + std::string(name_of(best_isa())),
-                     .capacity_bytes = physical_memory_bytes(),
-                     .free_bytes = available_memory_bytes()});
+std::vector<DeviceId> list_device_ids() {
+  std::vector<DeviceId> ids = list_cuda_devices();
+  ids.push_back(DeviceId{});
+  return ids;
+}
+
+std::vector<DeviceInfo> describe_devices(std::span<const DeviceId> ids) {
+  std::vector<DeviceInfo> devices;
+  for (const DeviceId id : ids) {
+    if (id.kind == DeviceKind::kCuda) {
+      if (auto device = describe_cuda_device(id)) devices.push_back(std::move(*device));
+    } else if (id == DeviceId{}) {
+      devices.push_back(describe_host());
+    }
+  }
   return devices;
 }
+
+std::vector<DeviceInfo> list_devices() { return describe_devices(list_device_ids()); }
 
 }  // namespace tandem

@@ -17,7 +17,9 @@ namespace {
 
 std::unique_ptr<Backend> make_cuda_backend(DeviceId device) { refuse(device); }
 
-std::vector<DeviceInfo> list_cuda_devices() { return {}; }
+std::vector<DeviceId> list_cuda_devices() { return {}; }
+
+std::optional<DeviceInfo> describe_cuda_device(DeviceId) { return std::nullopt; }
 
 double measure_read_bandwidth(DeviceId device) { refuse(device); }
 

@@ -36,7 +36,7 @@ class PassLink {
   /// From rank - 1.
   virtual void receive_hidden(std::span<const TensorView> parts, Stream& stream) = 0;
   /// Makes kernels that wait give up, now or later, on every rank. What they were to give is
-  /// undefined.
+  /// undefined, but ids, slots and sequences among it are valid ones.
   virtual void abort() noexcept = 0;
 };
 

@@ -31,7 +31,7 @@ class PeerExchange {
   /// words = the root's words; elements of 4 bytes, a multiple of 4 of them.
   virtual void broadcast(TensorView words, int root, Stream& stream) = 0;
   /// Makes kernels that wait give up, now or later, on every rank. What they were to give is
-  /// undefined.
+  /// undefined, but ids, slots and sequences among it are valid ones.
   virtual void abort() noexcept = 0;
 };
 

@@ -52,7 +52,7 @@ void print_table(const std::vector<int32_t>& ids, const TokenScores& scores) {
 
 int logits(const LogitsOptions& options) {
   const std::vector<int32_t> ids = parse_ids(options.ids, "--ids");
-  const DeviceSpec device = options.device == "auto" ? DeviceSpec{list_devices().front().id, {}}
+  const DeviceSpec device = options.device == "auto" ? DeviceSpec{list_device_ids().front(), {}}
                                                      : parse_device(options.device);
   const std::unique_ptr<Backend> backend = make_backend(device, options.threads);
   LoadProgress progress;

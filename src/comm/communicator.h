@@ -24,7 +24,8 @@ class Communicator {
   /// depend on the number of elements: sums that must not depend on it are gathered and added up by
   /// `Backend::add_parts`.
   virtual void all_reduce_sum(TensorView values, Stream& stream) = 0;
-  /// gathered[r] = rank r's values: gathered has size() times the elements, rank by rank.
+  /// gathered[r] = rank r's values: gathered has size() times the elements, rank by rank. `values`
+  /// may be this rank's own part of it.
   virtual void all_gather(TensorView values, TensorView gathered, Stream& stream) = 0;
   /// values = the root's values.
   virtual void broadcast(TensorView values, int root, Stream& stream) = 0;

@@ -18,13 +18,13 @@ bool has_nccl() { return false; }
 NcclId draw_nccl_id() { refuse(); }
 
 std::vector<std::unique_ptr<Communicator>> make_nccl_communicators(const NcclId&, int, int,
-                                                                   std::span<const int>,
+                                                                   std::span<const int>, Traffic,
                                                                    const std::string&) {
   refuse();
 }
 
 std::vector<std::unique_ptr<Communicator>> make_nccl_communicators(ProcessGroup&, int, int,
-                                                                   std::span<const int>) {
+                                                                   std::span<const int>, Traffic) {
   refuse();
 }
 

@@ -168,7 +168,7 @@ class SocketCommunicator final : public Communicator {
     for (int peer = 0; peer < size(); ++peer) {
       std::byte* const place = all + static_cast<size_t>(peer) * head.bytes;
       if (peer == rank_) {
-        std::memcpy(place, own, head.bytes);
+        if (place != own) std::memcpy(place, own, head.bytes);
         continue;
       }
       parts.push_back({peer, true, head, own, head.bytes});

@@ -158,8 +158,9 @@ class ThreadCommunicator final : public Communicator {
     meet({Operation::kAllGather, 0, values.as<std::byte>(), values.dtype(), values.count()});
     for (int rank = 0; rank < size(); ++rank) {
       const size_t bytes = values.bytes();
-      std::memcpy(gathered.as<std::byte>() + static_cast<size_t>(rank) * bytes,
-                  group_->offer(rank).data, bytes);
+      std::byte* const place = gathered.as<std::byte>() + static_cast<size_t>(rank) * bytes;
+      const std::byte* const offered = group_->offer(rank).data;
+      if (place != offered) std::memcpy(place, offered, bytes);
     }
     group_->barrier(rank_);
   }

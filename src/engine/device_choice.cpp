@@ -15,10 +15,14 @@ constexpr std::string_view kPlannedHardware = "planned";
 /// What CPU devices without a size of their own take their memory from.
 constexpr std::string_view kHostPool = "host";
 
-std::vector<DeviceInfo> infos_of(DeviceKind kind) {
-  std::vector<DeviceInfo> infos = list_devices();
-  std::erase_if(infos, [kind](const DeviceInfo& info) { return info.id.kind != kind; });
-  return infos;
+/// What the specs stand for: devices that none of them names are left alone.
+std::vector<DeviceInfo> infos_of(const std::vector<DeviceSpec>& specs) {
+  std::vector<DeviceId> ids;
+  for (const DeviceSpec& spec : specs) {
+    const DeviceId id = spec.id.kind == DeviceKind::kCpu ? DeviceId{} : spec.id;
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  }
+  return describe_devices(ids);
 }
 
 /// The listed device that a spec stands for; any CPU device stands for the host.
@@ -56,10 +60,11 @@ std::vector<DeviceSpec> parse_planned(const std::string& text) {
 }
 
 std::vector<DeviceSpec> machine_devices() {
-  std::vector<DeviceInfo> infos = infos_of(DeviceKind::kCuda);
-  if (infos.empty()) infos = infos_of(DeviceKind::kCpu);
+  const std::vector<DeviceId> ids = list_device_ids();
   std::vector<DeviceSpec> specs;
-  for (const DeviceInfo& info : infos) specs.push_back({info.id, std::nullopt});
+  for (const DeviceId id : ids) {
+    if (id.kind == ids.front().kind) specs.push_back({id, std::nullopt});
+  }
   return specs;
 }
 
@@ -125,7 +130,8 @@ DeviceChoice choose_devices(const Config& config, const std::string& planned) {
   }
   check_named_devices(config, choice);
 
-  const std::vector<DeviceInfo> infos = choice.here ? list_devices() : std::vector<DeviceInfo>{};
+  const std::vector<DeviceInfo> infos =
+      choice.here ? infos_of(choice.specs) : std::vector<DeviceInfo>{};
   for (const DeviceSpec& spec : choice.specs) {
     const DeviceInfo* info = find_info(infos, spec.id);
     if (choice.here && info == nullptr) {
@@ -139,7 +145,8 @@ DeviceChoice choose_devices(const Config& config, const std::string& planned) {
 
 std::vector<PlanDevice> survey_devices(const DeviceChoice& choice, const Config::Memory& memory,
                                        int processes) {
-  const std::vector<DeviceInfo> infos = choice.here ? list_devices() : std::vector<DeviceInfo>{};
+  const std::vector<DeviceInfo> infos =
+      choice.here ? infos_of(choice.specs) : std::vector<DeviceInfo>{};
   const auto sharing_host = static_cast<uint64_t>(
       std::count_if(choice.specs.begin(), choice.specs.end(), [](const DeviceSpec& spec) {
         return spec.id.kind == DeviceKind::kCpu && !spec.capacity_bytes;

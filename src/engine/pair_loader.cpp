@@ -384,15 +384,17 @@ class PairLoader {
       devices.push_back(request_.plan.devices[placed.devices[rank]].id.index);
       free.push_back(memory_of(placed.devices[rank]).free_bytes());
     }
-    auto communicators = group_ == nullptr
-                             ? make_nccl_communicators(draw_nccl_id(), ranks, first, devices)
-                             : make_nccl_communicators(*group_, ranks, first, devices);
+    const Traffic traffic = traffic_of(placed.placement.split);
+    auto communicators =
+        group_ == nullptr ? make_nccl_communicators(draw_nccl_id(), ranks, first, devices, traffic)
+                          : make_nccl_communicators(*group_, ranks, first, devices, traffic);
     for (size_t i = 0; i < here.size(); ++i) {
       const size_t device = placed.devices[here[i]];
       const uint64_t left = memory_of(device).free_bytes();
       const uint64_t taken = free[i] > left ? free[i] - left : 0;
       audit.add(name_of_device(device), "main", MemoryPurpose::kCommunicator, taken);
-      history_.record({request_.devices.hardware[device], MemoryPurpose::kCommunicator, ranks},
+      history_.record({request_.devices.hardware[device], MemoryPurpose::kCommunicator, ranks,
+                       placed.placement.split},
                       taken);
       // Not the context's, which is what the device lost since then.
       before_[device].free_bytes -= std::min(taken, before_[device].free_bytes);

@@ -179,11 +179,9 @@ Plan plan_split(PairRequest& request, SplitChoice split, const OverheadHistory& 
 
 Config config_of_process(Config config, const ProcessGroup& group) {
   if (config.main.devices != "auto") return config;
-  const std::vector<DeviceInfo> infos = list_devices();
-  const auto gpus =
-      static_cast<int>(std::count_if(infos.begin(), infos.end(), [](const DeviceInfo& info) {
-        return info.id.kind == DeviceKind::kCuda;
-      }));
+  const std::vector<DeviceId> ids = list_device_ids();
+  const auto gpus = static_cast<int>(std::count_if(
+      ids.begin(), ids.end(), [](DeviceId id) { return id.kind == DeviceKind::kCuda; }));
   if (gpus == 0) {
     config.main.devices = "cpu";
     return config;

@@ -1,11 +1,13 @@
 #include "model/model_memory.h"
 
 #include <algorithm>
+#include <string>
 
 #include "backend/peer_exchange.h"
 #include "backend/rows.h"
 #include "core/memory.h"
 #include "model/rank_sum.h"
+#include "tandem/error.h"
 
 namespace tandem {
 
@@ -52,15 +54,19 @@ BufferShapes buffer_shapes(const ModelConfig& config, const ModelShard& shard,
   shapes.shared_rows = {shard.world_size > 1 ? kRowFields * rows : 0};
 
   const int64_t logits_rows = shard.has_head ? limits.logits_rows() : 0;
-  // The first rank's share of the vocabulary is the largest.
-  const int64_t share = ModelShard::vocab_share(config.vocab_size, 0, shard.world_size).size();
   shapes.logits = {shard.is_leader() ? logits_rows : 0, config.vocab_size};
-  shapes.shard_logits = {tensor ? logits_rows * shard.vocab.size() : 0};
-  shapes.received_logits = {tensor && shard.is_leader() ? logits_rows * share : 0};
+  shapes.shard_logits = {
+      tensor ? shard.world_size * logits_place(config, shard.world_size, logits_rows) : 0};
   constexpr int kChoiceWords = 2;  // a logit and its id
   shapes.choices = {tensor ? logits_rows : 0, kChoiceWords};
   shapes.gathered_choices = {shard.world_size * shapes.choices[0], kChoiceWords};
   return shapes;
+}
+
+int64_t logits_place(const ModelConfig& config, int ranks, int64_t rows) {
+  constexpr auto kAligned = static_cast<int64_t>(kDeviceAlignment / sizeof(float));
+  const int64_t largest = ModelShard::vocab_share(config.vocab_size, 0, ranks).size();
+  return (rows * largest + kAligned - 1) / kAligned * kAligned;
 }
 
 LinkWords link_words(const ModelConfig& config, const ModelLimits& limits, DeviceKind kind) {
@@ -73,6 +79,25 @@ LinkWords link_words(const ModelConfig& config, const ModelLimits& limits, Devic
           .hidden = words(config.hidden_size, DType::kF32) +
                     words(config.hidden_size, activation_dtype(kind)) +
                     words(NormedRows::parts(config.hidden_size), DType::kF32)};
+}
+
+uint64_t pass_workspace_bytes(const ModelConfig& config, const ModelShard& shard,
+                              const FormatOf& formats, const ModelLimits& limits, DeviceKind kind) {
+  const int slots = limits.kv_size().max_pages() * kPageTokens;
+  return std::max(
+      workspace_bytes(config, shard, formats, limits.max_rows, limits.logits_rows(), kind),
+      attention_workspace_bytes(kind, static_cast<int>(shard.heads.size()), config.head_dim,
+                                slots));
+}
+
+void check_runs_on(const ModelConfig& config, DeviceKind kind) {
+  if (attention_takes(kind, config.head_dim)) return;
+  std::string taken;
+  for (const int head_dim : attention_head_dims(kind)) {
+    taken += (taken.empty() ? "" : ", ") + std::to_string(head_dim);
+  }
+  throw ModelError(config.source + ": head_dim is " + std::to_string(config.head_dim) +
+                   "; attention on a GPU takes " + taken + ": use device 'cpu' for this model");
 }
 
 uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
@@ -91,8 +116,7 @@ uint64_t activation_bytes(const ModelConfig& config, const ModelShard& shard,
       .add(DType::kF32, shapes.gathered)
       .add(DType::kU8, shapes.peer_memory)
       .add(DType::kI32, shapes.shared_rows)
-      .add_bytes(
-          workspace_bytes(config, shard, formats, limits.max_rows, limits.logits_rows(), kind))
+      .add_bytes(pass_workspace_bytes(config, shard, formats, limits, kind))
       .bytes();
 }
 
@@ -103,7 +127,6 @@ uint64_t logits_bytes(const ModelConfig& config, const ModelShard& shard,
   return ArenaSize()
       .add(DType::kF32, shapes.logits)
       .add(DType::kF32, shapes.shard_logits)
-      .add(DType::kF32, shapes.received_logits)
       .add(DType::kI32, shapes.choices)
       .add(DType::kI32, shapes.gathered_choices)
       .bytes();

@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "core/log.h"
 #include "tandem/error.h"
 
 namespace tandem {
@@ -48,6 +49,14 @@ void ModelRank::execute(const RankCommand& command) {
     case RankCommand::Kind::kStop:
       graphs_.clear();
       return stream_->synchronize();
+  }
+}
+
+void ModelRank::finish() noexcept {
+  try {
+    stream_->synchronize();
+  } catch (const std::exception& error) {
+    log().warn("at the end of a model's rank: {}", error.what());
   }
 }
 

@@ -22,6 +22,9 @@ class ModelRank {
   /// @throws as Transformer
   void execute(const RankCommand& command);
 
+  /// Waits for what is queued on the rank's own stream. An error of the device is logged.
+  void finish() noexcept;
+
   /// What is queued later on the rank's own stream starts after the event.
   void hold(const Event& until) { stream_->wait(until); }
 

@@ -106,6 +106,12 @@ ShardedModel::~ShardedModel() {
       log().warn("the other processes were not told of the end: {}", error.what());
     }
   }
+  // Behind an abort ranks may still be at what was queued for them, which writes into the others'
+  // memory: all of them finish before any memory goes.
+  for (Member& member : members_) {
+    if (member.worker == nullptr || member.worker->busy()) continue;
+    member.worker->post([&rank = *member.rank] { rank.finish(); });
+  }
   for (Member& member : members_) {
     if (member.worker == nullptr || member.worker->wait_for(kLeaveBehind)) continue;
     log().error("a device's thread does not come back; it is left behind with what it holds");

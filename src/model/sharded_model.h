@@ -12,6 +12,7 @@
 
 #include "backend/pass_link.h"
 #include "comm/communicator.h"
+#include "comm/nccl_communicator.h"
 #include "comm/process_group.h"
 #include "model/device_worker.h"
 #include "model/language_model.h"
@@ -27,6 +28,11 @@ enum class AllReduce : uint8_t {
   kNccl,  ///< through the communicator
   kPeer,  ///< through the devices' own memory
 };
+
+/// What the ranks of a split do together.
+constexpr Traffic traffic_of(Split split) {
+  return split == Split::kLayer ? Traffic::kChain : Traffic::kSums;
+}
 
 /// A model whose ranks lie on several devices, for a tensor or a layer split. To its caller it
 /// looks like a model on the leader's device. The calling thread drives the leader's device, a

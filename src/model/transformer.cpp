@@ -12,6 +12,7 @@ namespace {
 /// Checks what can be checked before anything is allocated.
 void check_limits(const ModelConfig& config, const ModelShard& shard, const ModelLimits& limits,
                   const Backend& backend, const Communicator* communicator) {
+  check_runs_on(config, backend.device().kind);
   shard.validate(config);
   if (limits.max_positions < 1 || limits.max_positions > config.max_position_embeddings) {
     throw UsageError(config.source + ": a context of " + std::to_string(limits.max_positions) +
@@ -60,8 +61,8 @@ Transformer::Transformer(const ModelConfig& config, const ModelShard& shard, Wei
       Arena(memory, tandem::logits_bytes(config, shard, limits_), options.role + " logits");
   allocate_buffers();
   workspace_ = activations_arena_.take(
-      DType::kU8, {static_cast<int64_t>(workspace_bytes(config, shard, formats, limits_.max_rows,
-                                                        limits_.logits_rows(), kind))});
+      DType::kU8,
+      {static_cast<int64_t>(pass_workspace_bytes(config, shard, formats, limits_, kind))});
 
   const std::unique_ptr<Stream> stream = backend.make_stream();
   backend.lend_workspace(workspace_, *stream);
@@ -91,7 +92,6 @@ void Transformer::allocate_buffers() {
   shared_rows_ = activations_arena_.take(DType::kI32, shapes.shared_rows);
   logits_ = logits_arena_.take(DType::kF32, shapes.logits);
   shard_logits_ = logits_arena_.take(DType::kF32, shapes.shard_logits);
-  received_logits_ = logits_arena_.take(DType::kF32, shapes.received_logits);
   choices_ = logits_arena_.take(DType::kI32, shapes.choices);
   gathered_choices_ = logits_arena_.take(DType::kI32, shapes.gathered_choices);
 }
@@ -145,7 +145,7 @@ TensorView Transformer::forward(const Rows& given, int first_logits_row, Stream&
   const Buffers b = run_body(given, stream);
   if (!shard_.has_head || first_logits_row == given.count) return {};
   const TensorView logits = run_head(b, first_logits_row, stream);  // (rows - first, vocab)
-  return shard_.split == Split::kTensor ? gather_logits(logits, stream) : logits;
+  return shard_.split == Split::kTensor ? gather_logits(logits.dim(0), stream) : logits;
 }
 
 void Transformer::forward_argmax(const Rows& given, int first_row, int32_t* ids, Stream& stream) {
@@ -272,24 +272,23 @@ TensorView Transformer::run_head(const Buffers& b, int first_row, Stream& stream
     return logits;
   }
   const int64_t share = shard_.vocab.size();
-  const TensorView logits = shard_logits_.rows(0, count * share).reshaped({count, share});
+  const int64_t begin = shard_.rank * logits_place(config_, shard_.world_size, count);
+  const TensorView logits = shard_logits_.rows(begin, count * share).reshaped({count, share});
   backend_.matmul(normed, weights_.head, Epilogue::kStore, logits, stream);
   return logits;
 }
 
-TensorView Transformer::gather_logits(TensorView own, Stream& stream) {
-  if (!shard_.is_leader()) {
-    communicator_->send(own, shard_.leader(), stream);
-    return {};
-  }
-  const int64_t count = own.dim(0);
+TensorView Transformer::gather_logits(int64_t count, Stream& stream) {
+  // The others do not need them, but nothing else of this split goes from one rank to one other:
+  // NCCL takes much memory for every pair that talks.
+  const int64_t place = logits_place(config_, shard_.world_size, count);
+  communicator_->all_gather(shard_logits_.rows(shard_.rank * place, place),
+                            shard_logits_.rows(0, shard_.world_size * place), stream);
+  if (!shard_.is_leader()) return {};
   for (int rank = 0; rank < shard_.world_size; ++rank) {
     const Range share = ModelShard::vocab_share(config_.vocab_size, rank, shard_.world_size);
-    TensorView part = own;
-    if (rank != shard_.rank) {
-      part = received_logits_.rows(0, count * share.size()).reshaped({count, share.size()});
-      communicator_->recv(part, rank, stream);
-    }
+    const TensorView part =
+        shard_logits_.rows(rank * place, count * share.size()).reshaped({count, share.size()});
     for (int64_t row = 0; row < count; ++row) {
       float* const target = logits_.as<float>() + row * config_.vocab_size + share.begin;
       const TensorView source = part.rows(row, 1);

@@ -123,8 +123,8 @@ class Transformer final : public LanguageModel {
   bool is_linked(int64_t rows) const { return link_ != nullptr && rows <= kLinkedRows; }
   /// This rank's logits of the rows from `first_row` on.
   TensorView run_head(const Buffers& b, int first_row, Stream& stream);
-  /// Every rank's logits side by side, on the leader; empty elsewhere.
-  TensorView gather_logits(TensorView own, Stream& stream);
+  /// Every rank's logits of so many rows side by side, on the leader; empty elsewhere.
+  TensorView gather_logits(int64_t count, Stream& stream);
 
   ModelConfig config_;
   ModelShard shard_;
@@ -143,10 +143,9 @@ class Transformer final : public LanguageModel {
   PassLink* link_ = nullptr;         ///< layer split only
   TensorView workspace_;             ///< what wide products work in
   TensorView shared_rows_;   ///< (4 * max_rows) i32: what the leader broadcasts; several ranks only
-  TensorView shard_logits_;  ///< (logits_rows * this rank's vocabulary) f32, tensor split only
-  TensorView received_logits_;   ///< the same of another rank, on the leader
-  TensorView logits_;            ///< (logits_rows, vocab) f32, on the leader
-  TensorView choices_;           ///< (logits_rows, 2) i32, for `forward_argmax` of a tensor split
+  TensorView shard_logits_;  ///< every rank's `logits_place` f32, tensor split only
+  TensorView logits_;        ///< (logits_rows, vocab) f32, on the leader
+  TensorView choices_;       ///< (logits_rows, 2) i32, for `forward_argmax` of a tensor split
   TensorView gathered_choices_;  ///< (ranks * logits_rows, 2) i32, likewise
 };
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -22,6 +23,15 @@ using nlohmann::json;
 constexpr uint64_t kLargestFileBytes = 1u << 20;
 /// 1 TiB: no overhead of a device is near it.
 constexpr uint64_t kLargestPlausibleBytes = 1ull << 40;
+
+/// By Split.
+constexpr std::array<std::string_view, 3> kSplitNames = {"none", "tensor", "layer"};
+
+Split split_named(const std::string& name) {
+  const auto known = std::find(kSplitNames.begin(), kSplitNames.end(), name);
+  if (known == kSplitNames.end()) throw Error("'split' is \"" + name + "\"");
+  return static_cast<Split>(known - kSplitNames.begin());
+}
 
 std::string read_whole(const std::filesystem::path& file) {
   std::error_code error;
@@ -92,6 +102,7 @@ std::vector<OverheadHistory::Entry> OverheadHistory::parse(std::string_view text
     entry.key.hardware = item.at("hardware").get<std::string>();
     entry.key.purpose = memory_purpose(item.at("purpose").get<std::string>());
     entry.key.ranks = item.at("ranks").get<int>();
+    entry.key.split = split_named(item.at("split").get<std::string>());
     for (const json& bytes : item.at("bytes")) {
       if (!bytes.is_number_unsigned() || bytes.get<uint64_t>() > kLargestPlausibleBytes)
         throw Error("'bytes' holds " + bytes.dump());
@@ -120,6 +131,7 @@ std::string OverheadHistory::to_json() const {
     overheads.push_back({{"hardware", entry.key.hardware},
                          {"purpose", name_of(entry.key.purpose)},
                          {"ranks", entry.key.ranks},
+                         {"split", kSplitNames[static_cast<size_t>(entry.key.split)]},
                          {"bytes", entry.bytes}});
   }
   return json{{"version", kVersion}, {"overheads", std::move(overheads)}}.dump(1) + "\n";

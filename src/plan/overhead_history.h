@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "model/shard.h"
 #include "tandem/plan.h"
 
 namespace tandem {
@@ -25,7 +26,8 @@ class OverheadHistory {
     std::string
         hardware;  ///< a device's name and whatever changes its overheads: "NVIDIA H100 80GB HBM3"
     MemoryPurpose purpose = MemoryPurpose::kContext;
-    int ranks = 1;  ///< devices that work together
+    int ranks = 1;               ///< devices that work together
+    Split split = Split::kNone;  ///< and how
     bool operator==(const Key&) const = default;
   };
 
@@ -48,7 +50,7 @@ class OverheadHistory {
   /// Adds a measurement and writes the file; a file that cannot be written gives a warning.
   void record(const Key& key, uint64_t bytes);
 
-  static constexpr int kVersion = 1;
+  static constexpr int kVersion = 2;
   static constexpr size_t kKeptMeasurements = 8;  ///< per key
   static constexpr size_t kKeptKeys = 256;        ///< the longest unused are dropped
 

@@ -73,9 +73,10 @@ void PlanSearch::add_ways(int ranks) {
   }
 }
 
-Overheads PlanSearch::overheads(size_t device, int ranks) const {
+Overheads PlanSearch::overheads(size_t device, const Way& way) const {
   const PlanDevice& entry = request_.devices[device];
-  return expected_overheads(entry.id.kind, entry.hardware, ranks, history_, entry.has_context);
+  return expected_overheads(entry.id.kind, entry.hardware, way.ranks, way.split, history_,
+                            entry.has_context);
 }
 
 const PlanSearch::Costs& PlanSearch::costs(const Way& way) {
@@ -102,11 +103,11 @@ int64_t PlanSearch::room(size_t device) const {
   int64_t bytes =
       std::max<int64_t>(as_signed(entry.free_bytes) - as_signed(entry.reserve_bytes), 0);
   if (entry.limit_bytes) bytes = std::min(bytes, as_signed(*entry.limit_bytes));
-  return bytes - as_signed(overheads(device, 1).context_bytes);
+  return bytes - as_signed(overheads(device).context_bytes);
 }
 
 int64_t PlanSearch::draft_bytes(size_t device, int length) const {
-  return draft_ ? as_signed(draft_->at(length) + model_overheads(overheads(device, 1))) : 0;
+  return draft_ ? as_signed(draft_->at(length) + model_overheads(overheads(device))) : 0;
 }
 
 int64_t PlanSearch::round_copy_bytes(int length) const {
@@ -118,7 +119,7 @@ PlanSearch::Seating PlanSearch::candidates(const Way& way, int length) const {
   Seating seating;
   std::vector<Seat>& seats = seating.seats;
   for (const size_t device : request_.main_devices) {
-    int64_t bytes = room(device) - as_signed(model_overheads(overheads(device, way.ranks)));
+    int64_t bytes = room(device) - as_signed(model_overheads(overheads(device, way)));
     if (request_.draft_device == device) bytes -= draft_bytes(device, length);
     seats.push_back({device, bytes});
   }

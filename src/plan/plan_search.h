@@ -66,7 +66,9 @@ class PlanSearch {
   /// Adds to each way the other seats that an "auto" draft may take.
   void add_draft_seats();
   const Costs& costs(const Way& way);
-  Overheads overheads(size_t device, int ranks) const;
+  /// Of the main model's share; without a way: of a whole model.
+  Overheads overheads(size_t device, const Way& way) const;
+  Overheads overheads(size_t device) const { return overheads(device, Way{}); }
   int64_t room(size_t device) const;
   int64_t draft_bytes(size_t device, int length) const;
   /// What it takes more on another device than the leader's.

@@ -47,8 +47,8 @@ DevicePlan describe_device(const PlanRequest& request, const Plan& plan, size_t 
   const auto holds = [&](const PlacedModel& model) {
     return std::find(model.devices.begin(), model.devices.end(), index) != model.devices.end();
   };
-  const Overheads alone =
-      expected_overheads(device.id.kind, device.hardware, 1, history, device.has_context);
+  const Overheads alone = expected_overheads(device.id.kind, device.hardware, 1, Split::kNone,
+                                             history, device.has_context);
 
   DevicePlan described;
   described.name = device.name();
@@ -63,7 +63,8 @@ DevicePlan describe_device(const PlanRequest& request, const Plan& plan, size_t 
                 plan.draft_is_apart());
   }
   const Overheads shared =
-      expected_overheads(device.id.kind, device.hardware, plan.main.placement.ranks(), history);
+      expected_overheads(device.id.kind, device.hardware, plan.main.placement.ranks(),
+                         plan.main.placement.split, history);
   append_rows(described, request.main, plan.main, index, shared, device.id.kind, max_model_len,
               /*apart=*/false);
 
@@ -123,6 +124,8 @@ void check(const PlanRequest& request) {
                         device.name() + " cannot work together; name devices of one kind");
     }
   }
+  check_runs_on(request.main.config, request.devices.front().id.kind);
+  if (request.draft) check_runs_on(request.draft->config, request.devices.front().id.kind);
   const int limit = request.main.config.max_position_embeddings;
   if (request.max_model_len && (*request.max_model_len < 1 || *request.max_model_len > limit)) {
     throw ConfigError("main.max_model_len: " + std::to_string(*request.max_model_len) +

@@ -91,7 +91,8 @@ inline constexpr int kHostAutoContext = 8192;
 /// More memory on any device never makes a plan that fits unfit.
 /// @throws ConfigError when the request contradicts itself or the models: a context beyond the main
 /// model's, a split that
-///         is impossible over the devices it must use, no device
+///         is impossible over the devices it must use, no device; ModelError when the devices
+///         cannot run a model
 Plan make_plan(const PlanRequest& request, const OverheadHistory& history);
 
 }  // namespace tandem

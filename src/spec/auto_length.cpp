@@ -178,13 +178,18 @@ int AutoLength::next() {
   return drafts;
 }
 
+/// The first round of a text waits for the prompt's passes, which run beside its drafts.
+bool AutoLength::times_count(const RoundOutcome& outcome) const {
+  return read_ > 1 && !outcome.captured;
+}
+
 /// By the table; but where costs are learnt, the first plain steps behind drafts, which find the
 /// main model's weights out of the cache, count for what they took.
 double AutoLength::steps_of(const RoundOutcome& outcome, int drafts) const {
   const double expected =
       costs_.round_cost(drafts) + (drafts > 0 ? catch_up_cost_ * plain_rounds_ : 0);
   const double plain = estimate_.plain_seconds();
-  if (read_ == 1 || drafts > 0 || plain_rounds_ > 0 || plain <= 0) return expected;
+  if (!times_count(outcome) || drafts > 0 || plain_rounds_ > 0 || plain <= 0) return expected;
   return std::clamp((outcome.draft_seconds + outcome.verify_seconds) / plain, expected,
                     kMostAftermath * expected);
 }
@@ -194,8 +199,7 @@ void AutoLength::observe(const RoundOutcome& outcome) {
   if (!at_risk_.empty()) at_risk_.pop_front();
   const int drafts = std::clamp(outcome.num_drafts, 0, max_drafts_);
   const double tokens = outcome.num_accepted + 1.0;
-  // The first round of a text waits for the prompt's passes, which run beside its drafts.
-  if (estimate_.learns() && wanted_ == kAutoDraftLength && read_ > 1) {
+  if (estimate_.learns() && wanted_ == kAutoDraftLength && times_count(outcome)) {
     estimate_.observe(outcome, plain_rounds_);
     adopt_costs();
   }

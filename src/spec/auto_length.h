@@ -54,6 +54,8 @@ class AutoLength final : public DraftLengthPolicy {
   bool look_at_plain();
   /// Takes over what rounds cost now.
   void adopt_costs();
+  /// Whether what the round took tells what rounds cost.
+  bool times_count(const RoundOutcome& outcome) const;
   /// What a round took, in plain steps.
   double steps_of(const RoundOutcome& outcome, int drafts) const;
 

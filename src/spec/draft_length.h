@@ -11,6 +11,7 @@ struct RoundOutcome {
   int num_accepted = 0;
   double draft_seconds = 0;
   double verify_seconds = 0;
+  bool captured = false;  ///< its passes were captured first, for which the times are no measure
 };
 
 /// Chooses K, the number of draft tokens of the next round, from rounds whose results the host has

@@ -82,6 +82,7 @@ class SpeculativeDecoder::Impl {
   /// A round on its way, from its launch until the host has read it.
   struct Flight {
     int num_drafts = 0;
+    bool captured = false;
     std::unique_ptr<Event> begun, drafted, verified, fetched;
   };
   /// Where the main cache ends when the next round begins: no one knows before those in flight end.
@@ -136,7 +137,8 @@ class SpeculativeDecoder::Impl {
     if (synthetic_.active() && num_drafts > 0) {
       state_.force_accepted(launched_, synthetic_.accepted(launched_, num_drafts), *main_stream_);
     }
-    verifier_.verify(num_drafts, *main_stream_);
+    // A drafter captures when the rule is new, as the verifier does.
+    flight.captured = verifier_.verify(num_drafts, *main_stream_);
     main_stream_->record(*flight.verified);
     copy_stream_->wait(*flight.verified);
     state_.fetch(launched_, top_logprobs_, expected_acceptance_, *copy_stream_);
@@ -172,7 +174,7 @@ class SpeculativeDecoder::Impl {
     if (drafter_ != nullptr) {
       drafter_->observe(result_.tokens);
       policy_->observe({result_.num_drafts, result_.num_accepted, result_.draft_seconds,
-                        result_.verify_seconds});
+                        result_.verify_seconds, flight.captured});
     }
     return result_;
   }

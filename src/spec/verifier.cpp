@@ -22,12 +22,14 @@ void Verifier::start(const DecodeRule& rule, int top_logprobs, bool expected_acc
   for (auto& graph : graphs_) graph.reset();
 }
 
-void Verifier::verify(int num_drafts, Stream& stream) {
+bool Verifier::verify(int num_drafts, Stream& stream) {
   auto& graph = graphs_[static_cast<size_t>(num_drafts)];
-  if (graph == nullptr) {
+  const bool captures = graph == nullptr;
+  if (captures) {
     graph = main_.capture(stream, [this, num_drafts, &stream] { run(num_drafts, stream); });
   }
   graph->launch(stream);
+  return captures;
 }
 
 void Verifier::run(int num_drafts, Stream& stream) {

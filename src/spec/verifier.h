@@ -31,7 +31,8 @@ class Verifier {
 
   /// Steps 2 to 4 of DESIGN 3: the main model's pass over the last token and the drafts, then
   /// acceptance, then the commit. Captured once per number of drafts and replayed.
-  void verify(int num_drafts, Stream& stream);
+  /// @return whether it was captured now
+  bool verify(int num_drafts, Stream& stream);
 
  private:
   void run(int num_drafts, Stream& stream);

@@ -8,6 +8,7 @@
 
 #include "run_tandem.h"
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 
 using nlohmann::ordered_json;
 using tandem::testing::ProcessResult;
@@ -113,6 +114,22 @@ TEST_CASE("a plan that makes no sense exits with 2") {
     CHECK(result.out.empty());
     CHECK(result.err.find("tandem: error: ") == 0);
   }
+}
+
+TEST_CASE("a model whose head size GPUs do not take exits with 2, and runs on the CPU") {
+  const tandem::testing::TemporaryFolder folder;
+  ordered_json config = ordered_json::parse(std::ifstream(at("models/demo/main/config.json")));
+  config["head_dim"] = 80;
+  std::ofstream(folder.path() / "config.json") << config;
+  const std::string model = folder.path().string();
+  const ProcessResult gpu = run_tandem({"plan", "--main", model, "--devices", "24GiB"});
+  CAPTURE(gpu.err);
+  CHECK(gpu.exit_code == 2);
+  CHECK(gpu.out.empty());
+  CHECK(
+      gpu.err.find("config.json: head_dim is 80; attention on a GPU takes 32, 64, 96, 128, 256") !=
+      std::string::npos);
+  CHECK(run_tandem({"plan", "--main", model, "--devices", "cpu:0=24GiB"}).exit_code == 0);
 }
 
 TEST_CASE("a pair that cannot gain is warned about on stderr") {

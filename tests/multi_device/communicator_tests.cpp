@@ -71,6 +71,12 @@ TEST_CASE("Gathering, broadcasting, sending and receiving move the right bytes")
         errors += gathered[static_cast<size_t>(2 * rank)] != static_cast<float>(rank);
         errors += gathered[static_cast<size_t>(2 * rank + 1)] != 10 + static_cast<float>(rank);
       }
+      std::vector<float> in_place(kSize, -1);
+      in_place[static_cast<size_t>(c.rank())] = me;
+      c.all_gather(view(in_place).rows(c.rank(), 1), view(in_place), stream);
+      for (int rank = 0; rank < kSize; ++rank) {
+        errors += in_place[static_cast<size_t>(rank)] != static_cast<float>(rank);
+      }
       const int root = repeat % kSize;
       std::vector<float> shared = {me};
       c.broadcast(view(shared), root, stream);

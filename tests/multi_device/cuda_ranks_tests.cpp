@@ -1,6 +1,7 @@
 // The bundled pair over several GPUs; skipped, saying so, where there are none.
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -65,7 +66,8 @@ struct Split {
       backends.push_back(gpu(i));
       devices.push_back(i);
     }
-    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices);
+    auto communicators = make_nccl_communicators(draw_nccl_id(), placement.ranks(), 0, devices,
+                                                 traffic_of(placement.split));
     std::vector<ShardedModel::Rank> ranks;
     for (size_t i = 0; i < backends.size(); ++i) {
       ranks.push_back({placement.shards[i], backends[i].get(), std::move(communicators[i])});
@@ -371,7 +373,7 @@ TEST_CASE("Over GPUs, a rank that stalls in a pass is named, and the pass ends w
   const ModelConfig config = ModelConfig::from_folder(kMain);
   const Placement placement = tensor_placement(config, kRanks);
   const std::vector<int> devices = {0, 1};
-  auto communicators = make_nccl_communicators(draw_nccl_id(), kRanks, 0, devices);
+  auto communicators = make_nccl_communicators(draw_nccl_id(), kRanks, 0, devices, Traffic::kSums);
   std::promise<void> over;
   communicators[1] = std::make_unique<StallingCommunicator>(
       std::move(communicators[1]), kGathersBefore, over.get_future().share());
@@ -427,6 +429,11 @@ TEST_CASE("Over GPUs, kernels that wait for a rank's memory give up when told to
   const auto stream = backend.make_stream();
   const auto event = backend.make_event();
   backend.fill_zero(values.data(), floats * sizeof(float), *stream);
+  // What ids, slots and sequences are taken from may hold anything, but is used after an abort.
+  constexpr size_t kIds = 4;
+  DeviceBuffer ids(backend.memory(), kIds * sizeof(int32_t), "ids");
+  std::array<int32_t, 8> anything;
+  anything.fill(-7);
   for (const Exchange exchange :
        {Exchange::kAdd, Exchange::kAddNorm, Exchange::kJoinArgmax, Exchange::kBroadcast}) {
     CAPTURE(static_cast<int>(exchange));
@@ -443,9 +450,11 @@ TEST_CASE("Over GPUs, kernels that wait for a rank's memory give up when told to
         peers[0]->add_norm(terms, out, weight, normed, *stream);
         break;
       case Exchange::kJoinArgmax:
-        peers[0]->join_argmax(choices, nullptr, *stream);
+        backend.copy_to_device(ids.data(), anything.data(), ids.bytes(), *stream);
+        peers[0]->join_argmax(choices, static_cast<int32_t*>(ids.data()), *stream);
         break;
       case Exchange::kBroadcast:
+        backend.copy_to_device(words.data(), anything.data(), words.bytes(), *stream);
         peers[0]->broadcast(words, 0, *stream);
         break;
     }
@@ -457,17 +466,28 @@ TEST_CASE("Over GPUs, kernels that wait for a rank's memory give up when told to
     stream->synchronize();
     CHECK(std::chrono::steady_clock::now() - begin < 1s);
   }
+  std::array<int32_t, kIds> chosen;
+  backend.copy_to_host(chosen.data(), ids.data(), ids.bytes(), *stream);
+  std::array<int32_t, 8> received;
+  backend.copy_to_host(received.data(), words.data(), words.bytes(), *stream);
+  stream->synchronize();
+  CHECK(std::count(chosen.begin(), chosen.end(), 0) == 4);
+  CHECK(std::count(received.begin(), received.end(), 0) == 8);
 }
 
 TEST_CASE("Over GPUs, an aborted group fails at once and lets go") {
   for (const int ranks : rank_counts()) {
     const ModelConfig config = ModelConfig::from_folder(kMain);
     for (const Placement& placement : {layers(config, ranks), tensor_placement(config, ranks)}) {
-      Split split(config, placement, AllReduce::kAuto);
-      SpeculativeDecoder decoder(*split.model, nullptr, 0);
-      CHECK(decode(decoder, {}, 20).size() == 20);
-      split.model->abort("the test wants it");
-      CHECK_THROWS_WITH(decode(decoder, {}, 20), ContainsText("the test wants it"));
+      {
+        Split split(config, placement, AllReduce::kAuto);
+        SpeculativeDecoder decoder(*split.model, nullptr, 0);
+        CHECK(decode(decoder, {}, 20).size() == 20);
+        split.model->abort("the test wants it");
+        CHECK_THROWS_WITH(decode(decoder, {}, 20), ContainsText("the test wants it"));
+      }
+      // No kernel was left with memory that is gone.
+      for (int i = 0; i < ranks; ++i) CHECK_NOTHROW(gpu(i)->make_stream()->synchronize());
     }
   }
 }

@@ -254,6 +254,11 @@ TEST_CASE("Backends are made by the name of their device") {
   REQUIRE(!devices.empty());
   CHECK(devices.back().id == DeviceId{});
   CHECK(devices.back().capacity_bytes > 0);
+  CHECK(list_device_ids().size() == devices.size());
+  const DeviceId asked[] = {{DeviceKind::kCuda, 97}, DeviceId{}};
+  const std::vector<DeviceInfo> described = describe_devices(asked);
+  REQUIRE(described.size() == 1);
+  CHECK(described.front().id == DeviceId{});
   CHECK_THROWS_AS(backend->memory().allocate(65 * kMiB, "too much"), MemoryError);
 }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <set>
 
@@ -202,7 +203,44 @@ TEST_CASE("CUDA and CPU agree on the expected acceptance", "[cuda][sanitize]") {
 
 TEST_CASE("CUDA choices and distributions agree with the CPU", "[cuda]") {
   if (!has_gpu()) return;
-  check_choices(GENERATE(50, 6144, 40001), 1);
+  // The last ones' rows do not fit into one block's shared memory.
+  check_choices(GENERATE(50, 6144, 40001, 60001), 1);
+}
+
+TEST_CASE("CUDA finds the last token of a top-p near 1 among weights of any size",
+          "[cuda][sanitize]") {
+  if (!has_gpu()) return;
+  constexpr int kRows = 2, kVocab = 40001;
+  // The second token weighs 1e-4 of the first one, all others together less than rounding does.
+  const float top_p = GENERATE(0.5f, 0.9998f, 0.99995f, 0.99999f);
+  const float other = GENERATE(-30.0f, -60.0f, -1e30f);
+  const bool takes_second = top_p > 0.9999f;
+  OpRunner run(cuda_device());
+  std::vector<float> logits(size_t{kRows} * kVocab, other);
+  for (size_t r = 0; r < kRows; ++r) {
+    logits[r * kVocab + 39000 + r] = 5.0f;
+    logits[r * kVocab + 100 * r] = 5.0f - std::log(1e4f);
+    for (size_t i = 0; i < kVocab; ++i) {
+      if (logits[r * kVocab + i] == other) logits[r * kVocab + i] += 5.0f;
+    }
+  }
+  const DeviceRound round(run, kVocab, false, 1);
+  const TensorView p =
+      run.floats(std::vector<float>(logits.size(), 7.0f), {int64_t{kRows}, int64_t{kVocab}});
+  SamplingTransform transform;
+  transform.temperature = 1.0f;
+  transform.top_p = top_p;
+  run.backend->distribution(round.view, run.floats(logits, {int64_t{kRows}, int64_t{kVocab}}),
+                            transform, 1, nullptr, p, *run.stream);
+  const std::vector<float> probs = run.fetch(p);
+  CAPTURE(top_p, other);
+  for (size_t r = 0; r < kRows; ++r) {
+    const auto row = probs.begin() + static_cast<std::ptrdiff_t>(r * kVocab);
+    CHECK(std::count_if(row, row + kVocab, [](float x) { return x > 0; }) ==
+          (takes_second ? 2 : 1));
+    CHECK(probs[r * kVocab + 39000 + r] == Approx(takes_second ? 1 / 1.0001 : 1.0).epsilon(1e-6));
+    CHECK((probs[r * kVocab + 100 * r] > 0) == takes_second);
+  }
 }
 
 TEST_CASE("CUDA choices and distributions in few launches", "[cuda][sanitize]") {
@@ -212,7 +250,7 @@ TEST_CASE("CUDA choices and distributions in few launches", "[cuda][sanitize]") 
 
 TEST_CASE("CUDA joins the largest of shares as the largest of whole rows", "[cuda][sanitize]") {
   if (!has_gpu()) return;
-  constexpr int kRows = 5, kShares = 3;
+  constexpr int kRows = 6, kShares = 3;
   const int vocab = GENERATE(50, 6000, 128256);
   OpRunner run(cuda_device());
   auto logits = random_bf16(static_cast<size_t>(kRows * vocab), 21, 3.0f);  // has many ties
@@ -221,7 +259,10 @@ TEST_CASE("CUDA joins the largest of shares as the largest of whole rows", "[cud
   *(row(2) + vocab / 2) = std::numeric_limits<float>::quiet_NaN();
   *(row(2) + vocab - 1) = std::numeric_limits<float>::quiet_NaN();
   std::fill(row(3), row(4), -std::numeric_limits<float>::infinity());
-  std::fill(row(4), logits.end(), -std::numeric_limits<float>::quiet_NaN());
+  std::fill(row(4), row(5), -std::numeric_limits<float>::quiet_NaN());
+  std::fill(row(5), logits.end(), -1.0f);
+  *(row(5) + 3) = -0.0f;  // as large as 0
+  *(row(5) + vocab - 1) = 0.0f;
   RoundView round;
   round.vocab = vocab;
   auto* const whole = run.array(std::vector<int32_t>(kRows, -1));
@@ -243,6 +284,7 @@ TEST_CASE("CUDA joins the largest of shares as the largest of whole rows", "[cud
   auto* const joined = run.array(std::vector<int32_t>(kRows, -1));
   run.backend->join_argmax(choices.reshaped({kShares, kRows, 2}), joined, *run.stream);
   CHECK(run.fetch(joined, kRows) == run.fetch(whole, kRows));
+  CHECK(run.fetch(joined, kRows)[5] == 3);
 }
 
 TEST_CASE("CUDA rows and log-probabilities agree with the CPU", "[cuda][sanitize]") {

@@ -18,6 +18,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/catch.h"
@@ -137,6 +138,7 @@ struct Disturbance {
   double kept = 0;       ///< of that by the next plain step, and so on
   double noise = 0;      ///< standard deviation of the logarithm, where rounds are timed
   double prompt = 0;     ///< what a text's first drafts wait for its prompt, in plain steps
+  double capture = 0;    ///< a text's first round of each K, in plain steps
   std::mt19937_64 random{7};
 
   double factor() { return std::exp(std::normal_distribution<double>(0, noise)(random)); }
@@ -148,6 +150,7 @@ void write(const Trace& trace, const CostTable& costs, DraftLengthPolicy& policy
   policy.start(wanted);
   bool drafted = false;
   int written_rounds = 0;
+  std::array<bool, kMaxDrafts + 1> captured{};
   std::deque<RoundOutcome> launched;
   size_t at = 0;
   int missing = 0;
@@ -175,6 +178,10 @@ void write(const Trace& trace, const CostTable& costs, DraftLengthPolicy& policy
                                        aftermath * costs.verify_seconds[0]);
     if (written_rounds++ == 0 && drafts > 0) {
       outcome.verify_seconds += disturbance.prompt * costs.verify_seconds[0];
+    }
+    if (disturbance.capture > 0 && !std::exchange(captured[static_cast<size_t>(drafts)], true)) {
+      outcome.captured = true;
+      outcome.verify_seconds += disturbance.capture * costs.verify_seconds[0];
     }
     if (launched.size() > lag) {
       policy.observe(launched.front());
@@ -420,6 +427,21 @@ TEST_CASE("a table that is off is corrected by what rounds take", "[auto]") {
       if (table == dear && name == "worse draft") CHECK(written_with(false) < 0.9);
     }
   }
+}
+
+TEST_CASE("what capturing takes is no measure of a length", "[auto]") {
+  const std::vector<Trace> texts = recorded().at("good draft");
+  const auto lengths_with = [&](double capture) {
+    AutoLength policy(kMaxDrafts);
+    policy.set_costs(h100_costs(), /*learn=*/true);
+    Disturbance disturbance{.capture = capture};
+    Written written;
+    for (const Trace& text : texts) {
+      write(text, h100_costs(), policy, kAutoDraftLength, 1, written, disturbance);
+    }
+    return written.lengths;
+  };
+  CHECK(lengths_with(2) == lengths_with(1e-3));
 }
 
 TEST_CASE("text after text a hopeless draft costs little, and a good one is found again",

@@ -32,13 +32,21 @@ Loop::Options options_of(DrafterKind drafter, DraftQuality quality = DraftQualit
 /// A policy that asks for the lengths of a list in turn.
 class ListedLengths final : public DraftLengthPolicy {
  public:
-  explicit ListedLengths(std::vector<int> lengths) : lengths_(std::move(lengths)) {}
-  void start(int) override { at_ = 0; }
+  /// @param outcomes takes down what was observed of the text at hand; may be null
+  explicit ListedLengths(std::vector<int> lengths, std::vector<RoundOutcome>* outcomes = nullptr)
+      : lengths_(std::move(lengths)), outcomes_(outcomes) {}
+  void start(int) override {
+    at_ = 0;
+    if (outcomes_ != nullptr) outcomes_->clear();
+  }
   int next() override { return lengths_[at_++ % lengths_.size()]; }
-  void observe(const RoundOutcome&) override {}
+  void observe(const RoundOutcome& outcome) override {
+    if (outcomes_ != nullptr) outcomes_->push_back(outcome);
+  }
 
  private:
   std::vector<int> lengths_;
+  std::vector<RoundOutcome>* outcomes_;
   size_t at_ = 0;
 };
 
@@ -333,6 +341,26 @@ TEST_CASE("block verification accepts at least as much as rejection", "[decoder]
     CAPTURE(name_of(quality), rejection, block);
     CHECK(block > rejection);
   }
+}
+
+TEST_CASE("a policy hears which rounds were captured first", "[decoder]") {
+  std::vector<RoundOutcome> outcomes;
+  Loop::Options options = options_of(DrafterKind::kModel);
+  options.policy = std::make_unique<ListedLengths>(std::vector{2, 4, 0, 2, 4, 0}, &outcomes);
+  Loop loop(std::move(options));
+  const auto captured = [&](Kind rule) {
+    loop.decoder->start(kPrompt, settings_of(rule, 4));
+    for (int i = 0; i < 6; ++i) loop.decoder->round(100);
+    std::vector<bool> flags;
+    for (const RoundOutcome& outcome : outcomes) flags.push_back(outcome.captured);
+    return flags;
+  };
+  const std::vector<bool> once_each{true, true, true, false, false, false}, never(6, false);
+  CHECK(captured(Kind::kGreedy) == once_each);
+  CHECK(captured(Kind::kGreedy) == never);
+  CHECK(captured(Kind::kBlock) == once_each);
+  CHECK(captured(Kind::kBlock) == never);
+  CHECK(captured(Kind::kGreedy) == once_each);
 }
 
 TEST_CASE("times of a round are told apart", "[decoder]") {

@@ -15,7 +15,7 @@ using tandem::testing::TemporaryFolder;
 namespace {
 
 const OverheadHistory::Key kContextKey{"Some GPU", MemoryPurpose::kContext, 1};
-const OverheadHistory::Key kRanksKey{"Some GPU", MemoryPurpose::kCommunicator, 4};
+const OverheadHistory::Key kRanksKey{"Some GPU", MemoryPurpose::kCommunicator, 4, Split::kTensor};
 
 }  // namespace
 
@@ -32,7 +32,8 @@ TEST_CASE("the history remembers the largest of the last measurements, across ob
   OverheadHistory other(file);
   CHECK(other.find(kContextKey) == 700);
   CHECK(other.find(kRanksKey) == 9);
-  CHECK_FALSE(other.find({"Some GPU", MemoryPurpose::kCommunicator, 2}));
+  CHECK_FALSE(other.find({"Some GPU", MemoryPurpose::kCommunicator, 2, Split::kTensor}));
+  CHECK_FALSE(other.find({"Some GPU", MemoryPurpose::kCommunicator, 4, Split::kLayer}));
   CHECK_FALSE(other.find({"Other GPU", MemoryPurpose::kContext, 1}));
 
   for (size_t i = 0; i < OverheadHistory::kKeptMeasurements; ++i) other.record(kContextKey, 600);
@@ -51,15 +52,17 @@ TEST_CASE("a damaged history is ignored, and replaced by the next measurement") 
   const TemporaryFolder folder;
   const std::filesystem::path file = folder.path() / "overheads.json";
   const std::string text = GENERATE(
-      as<std::string>{}, "", "{", "[]", "null", R"({"version":2,"overheads":[]})",
-      R"({"version":"1","overheads":[]})", R"({"version":1})",
-      R"({"version":1,"overheads":[{"hardware":"x"}]})",
-      R"({"version":1,"overheads":[{"hardware":"x","purpose":"nonsense","ranks":1,"bytes":[1]}]})",
-      R"({"version":1,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"bytes":[]}]})",
-      R"({"version":1,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"bytes":[-1]}]})",
-      R"({"version":1,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"bytes":[1.5]}]})",
-      R"({"version":1,"overheads":[{"hardware":"Some GPU","purpose":"context","ranks":1,"bytes":[18446744073709551615]}]})",
-      R"({"version":1,"overheads":[{"hardware":"Some GPU","purpose":"context","ranks":1,"bytes":[1099511627777]}]})",
+      as<std::string>{}, "", "{", "[]", "null", R"({"version":1,"overheads":[]})",
+      R"({"version":"2","overheads":[]})", R"({"version":2})",
+      R"({"version":2,"overheads":[{"hardware":"x"}]})",
+      R"({"version":2,"overheads":[{"hardware":"x","purpose":"nonsense","ranks":1,"split":"none","bytes":[1]}]})",
+      R"({"version":2,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"bytes":[1]}]})",
+      R"({"version":2,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"split":"both","bytes":[1]}]})",
+      R"({"version":2,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"split":"none","bytes":[]}]})",
+      R"({"version":2,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"split":"none","bytes":[-1]}]})",
+      R"({"version":2,"overheads":[{"hardware":"x","purpose":"context","ranks":1,"split":"none","bytes":[1.5]}]})",
+      R"({"version":2,"overheads":[{"hardware":"Some GPU","purpose":"context","ranks":1,"split":"none","bytes":[18446744073709551615]}]})",
+      R"({"version":2,"overheads":[{"hardware":"Some GPU","purpose":"context","ranks":1,"split":"none","bytes":[1099511627777]}]})",
       "\xff\xfe");
   CAPTURE(text);
   std::ofstream(file, std::ios::binary) << text;

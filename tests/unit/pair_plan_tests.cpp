@@ -253,9 +253,9 @@ TEST_CASE("planned devices that make no sense are refused") {
 }
 
 TEST_CASE("the table says what the plan says") {
-  const std::string text = table_of(llama_8b(), "24GiB,24GiB");
+  const std::string text = table_of(llama_8b(), "25GiB,25GiB");
   for (const char* part :
-       {"cuda:0  24.00 GiB\n", "cuda:1  24.00 GiB\n", "█", "▒", "kv_cache", "reserve", "free",
+       {"cuda:0  25.00 GiB\n", "cuda:1  25.00 GiB\n", "█", "▒", "kv_cache", "reserve", "free",
         "main  tensor split: cuda:0, cuda:1, each a share of all 32 layers\n",
         "context 131072 tokens, the model's own limit\n", "cost ratio b = 0.329",
         "0.9        5       1.77×"}) {

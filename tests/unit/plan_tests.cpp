@@ -259,18 +259,64 @@ TEST_CASE("requests that contradict themselves are refused") {
   CHECK_THROWS_AS(make_plan(on_devices({}), kNothingMeasured), ConfigError);
 }
 
+TEST_CASE("a head size that GPUs have no kernel for is refused by name") {
+  for (const bool of_draft : {false, true}) {
+    PlanRequest request = on_devices({kGiB});
+    ModelConfig& config = (of_draft ? *request.draft : request.main).config;
+    config.head_dim = 80;
+    config.source = "odd/config.json";
+    CHECK(make_plan(request, kNothingMeasured).memory.fits);  // the CPU takes any
+    request.devices[0].id.kind = DeviceKind::kCuda;
+    CHECK_THROWS_WITH(make_plan(request, kNothingMeasured),
+                      "odd/config.json: head_dim is 80; attention on a GPU takes 32, 64, 96, 128, "
+                      "256: use device 'cpu' for this model");
+    CHECK_THROWS_AS(make_plan(request, kNothingMeasured), ModelError);
+  }
+}
+
+TEST_CASE("what attention works in is planned where it exceeds what products do") {
+  PlanRequest request = on_devices({200 * kGiB});
+  request.draft.reset();
+  request.main = plain("main", shape(4, 64, 8, 128, 1024, 6144, 131072));
+  request.main.formats = formats_all(WeightFormat::kInt4Group128);
+  request.devices[0].id.kind = DeviceKind::kCuda;
+  const auto activations = [&](int context) {
+    request.max_model_len = context;
+    const Plan plan = make_plan(request, kNothingMeasured);
+    for (const MemoryRow& row : plan.memory.devices[0].rows) {
+      if (row.purpose == MemoryPurpose::kActivations) return row.bytes;
+    }
+    return uint64_t{0};
+  };
+  // 16 rows, 64 heads, 256 slots a part, 128 sums, a maximum and a total.
+  constexpr uint64_t kPart = uint64_t{16} * 64 * (128 + 2) * sizeof(float);
+  CHECK(activations(131072) - activations(256) == (131072 / 256 - 1) * kPart);
+}
+
 TEST_CASE("a GPU's overheads are assumed until they were measured") {
   OverheadHistory history;
   const std::string gpu = "GPU";
-  CHECK(expected_overheads(DeviceKind::kCpu, gpu, 4, history) == Overheads{});
-  CHECK(expected_overheads(DeviceKind::kCuda, gpu, 4, history) == kAssumedCudaOverheads);
-  CHECK(expected_overheads(DeviceKind::kCuda, gpu, 1, history).communicator_bytes == 0);
-  history.record({gpu, MemoryPurpose::kContext, 1}, 7);
-  history.record({gpu, MemoryPurpose::kCommunicator, 4}, 9);
-  CHECK(expected_overheads(DeviceKind::kCuda, gpu, 4, history).context_bytes == 7);
-  CHECK(expected_overheads(DeviceKind::kCuda, gpu, 4, history).communicator_bytes == 9);
-  CHECK(expected_overheads(DeviceKind::kCuda, gpu, 2, history).communicator_bytes ==
-        kAssumedCudaOverheads.communicator_bytes);
+  constexpr Split kTensor = Split::kTensor, kLayer = Split::kLayer;
+  const auto expected = [&](int ranks, Split split) {
+    return expected_overheads(DeviceKind::kCuda, gpu, ranks, split, history);
+  };
+  CHECK(expected_overheads(DeviceKind::kCpu, gpu, 4, kTensor, history) == Overheads{});
+  CHECK(expected(1, Split::kNone) == kAssumedCudaOverheads);
+  for (const Split split : {kTensor, kLayer}) {
+    Overheads assumed = kAssumedCudaOverheads;
+    assumed.communicator_bytes = assumed_communicator_bytes(split, 4);
+    CHECK(assumed.communicator_bytes >= assumed_communicator_bytes(split, 2));
+    CHECK(expected(4, split) == assumed);
+  }
+  // A tensor split's sums need more channels than what a layer split hands on.
+  CHECK(assumed_communicator_bytes(kTensor, 2) > assumed_communicator_bytes(kLayer, 2));
+  history.record({gpu, MemoryPurpose::kContext}, 7);
+  history.record({gpu, MemoryPurpose::kCommunicator, 4, kTensor}, 9);
+  CHECK(expected(4, kTensor).context_bytes == 7);
+  CHECK(expected(4, kTensor).communicator_bytes == 9);
+  CHECK(expected(4, kLayer).communicator_bytes == assumed_communicator_bytes(kLayer, 4));
+  CHECK(expected(2, kTensor).communicator_bytes == assumed_communicator_bytes(kTensor, 2));
+  CHECK(expected(1, Split::kNone).communicator_bytes == 0);
 }
 
 TEST_CASE("the cost ratio counts what a pass reads") {

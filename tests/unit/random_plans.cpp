@@ -26,8 +26,9 @@ ModelConfig shape(int layers, int heads, int kv_heads, int head_dim, int interme
   return config;
 }
 
-ModelConfig RandomPlans::model(int size) {
-  constexpr std::array kHeadDims = {4, 8, 16, 64};
+ModelConfig RandomPlans::model(int size, DeviceKind kind) {
+  const std::array kHeadDims =
+      kind == DeviceKind::kCpu ? std::array{4, 8, 16, 64} : std::array{32, 64, 96, 128};
   const int kv_heads = between(1, 6);
   ModelConfig config = shape(between(1, 6 * size), kv_heads * between(1, 4), kv_heads,
                              kHeadDims[static_cast<size_t>(between(0, 3))], between(1, 700),
@@ -79,8 +80,10 @@ OverheadHistory RandomPlans::history() {
   history.record({kHardware, MemoryPurpose::kWorkspaces, 1}, 4'000);
   history.record({kHardware, MemoryPurpose::kGraphs, 1}, 2'000);
   for (int ranks = 2; ranks <= 5; ++ranks) {
-    history.record({kHardware, MemoryPurpose::kCommunicator, ranks},
+    history.record({kHardware, MemoryPurpose::kCommunicator, ranks, Split::kTensor},
                    static_cast<uint64_t>(10'000 * ranks));
+    history.record({kHardware, MemoryPurpose::kCommunicator, ranks, Split::kLayer},
+                   static_cast<uint64_t>(7'000 * ranks));
   }
   return history;
 }
@@ -88,8 +91,8 @@ OverheadHistory RandomPlans::history() {
 PlanRequest RandomPlans::next() {
   PlanRequest request;
   const DeviceKind kind = chance(0.5) ? DeviceKind::kCpu : DeviceKind::kCuda;
-  request.main = planned("main", model(3), kind);
-  if (chance(0.7)) request.draft = planned("draft", model(1), kind);
+  request.main = planned("main", model(3, kind), kind);
+  if (chance(0.7)) request.draft = planned("draft", model(1, kind), kind);
   const int devices = between(1, 5);
   // Around what the models need, so that about half of the plans fit.
   const ModelShard whole = ModelShard::whole(request.main.config);

@@ -25,7 +25,7 @@ class RandomPlans {
   bool chance(double probability) { return std::bernoulli_distribution(probability)(engine_); }
 
  private:
-  ModelConfig model(int size);
+  ModelConfig model(int size, DeviceKind kind);
   PlannedModel planned(const char* role, ModelConfig config, DeviceKind kind);
 
   std::mt19937_64 engine_;

@@ -6,13 +6,13 @@
 #include "backend/cuda/library_matmul.h"
 #include "backend/cuda_devices.h"
 #include "core/size.h"
+#include "kernels/capability.h"
 #include "tandem/error.h"
 
 namespace tandem {
 namespace {
 
 constexpr int kOldestCapability = 80;
-constexpr int kFirstOverlapCapability = 90;  ///< programmatic dependent launch
 
 int device_count() {
   int count = 0;
@@ -21,6 +21,21 @@ int device_count() {
     return 0;
   }
   return count;
+}
+
+/// Of a GPU that the kernels run on.
+std::optional<cudaDeviceProp> properties_of(int index) {
+  cudaDeviceProp properties;
+  if (cudaGetDeviceProperties(&properties, index) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return std::nullopt;
+  }
+  if (properties.major * 10 + properties.minor < kOldestCapability) return std::nullopt;
+  return properties;
+}
+
+std::string text_of(int major, int minor) {
+  return std::to_string(major) + "." + std::to_string(minor);
 }
 
 }  // namespace
@@ -35,11 +50,21 @@ CudaBackend::CudaBackend(DeviceId device) : device_(device), memory_(device) {
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
   multiprocessors_ = properties.multiProcessorCount;
-  capability_ = properties.major * 10 + properties.minor;
-  if (capability_ < kOldestCapability) {
+  if (properties.major * 10 + properties.minor < kOldestCapability) {
     throw UsageError(to_string(device) + ": " + properties.name + " has compute capability " +
-                     std::to_string(properties.major) + "." + std::to_string(properties.minor) +
-                     "; tandem needs 8.0 or newer");
+                     text_of(properties.major, properties.minor) + "; tandem needs 8.0 or newer");
+  }
+  check(kernels::compiled_capability(&capability_), "cudaFuncGetAttributes");
+  block_shared_bytes_ = static_cast<int>(properties.sharedMemPerBlockOptin);
+  const int needed = kernels::matmul_rows_shared_bytes(capability_);
+  if (needed > block_shared_bytes_) {
+    throw UsageError(
+        to_string(device) + ": this build's kernels for compute capability " +
+        text_of(capability_ / 10, capability_ % 10) + " need " +
+        format_size(static_cast<uint64_t>(needed)) + " of shared memory for a block, " +
+        properties.name + " has " + format_size(properties.sharedMemPerBlockOptin) +
+        "; rebuild with -DCMAKE_CUDA_ARCHITECTURES=" + std::to_string(properties.major) +
+        std::to_string(properties.minor));
   }
   description_ = to_string(device) + ", " + properties.name + ", " +
                  std::to_string(multiprocessors_) + " multiprocessors, " +
@@ -60,7 +85,8 @@ kernels::Launch CudaBackend::launch(Stream& stream) {
   return {.stream = target.handle(),
           .multiprocessors = multiprocessors_,
           .capability = capability_,
-          .overlap = target.take_overlap() && capability_ >= kFirstOverlapCapability};
+          .block_shared_bytes = block_shared_bytes_,
+          .overlap = target.take_overlap() && kernels::can_overlap(capability_)};
 }
 
 std::unique_ptr<Stream> CudaBackend::make_stream() {
@@ -147,21 +173,24 @@ std::unique_ptr<Backend> make_cuda_backend(DeviceId device) {
   return std::make_unique<CudaBackend>(device);
 }
 
-std::vector<DeviceInfo> list_cuda_devices() {
-  std::vector<DeviceInfo> devices;
+std::vector<DeviceId> list_cuda_devices() {
+  std::vector<DeviceId> devices;
   const int count = device_count();
   for (int index = 0; index < count; ++index) {
-    cudaDeviceProp properties;
-    if (cudaGetDeviceProperties(&properties, index) != cudaSuccess) continue;
-    if (properties.major * 10 + properties.minor < kOldestCapability) continue;
-    const DeviceId id{DeviceKind::kCuda, index};
-    devices.push_back({.id = id,
-                       .name = properties.name,
-                       .capacity_bytes = properties.totalGlobalMem,
-                       .free_bytes = CudaMemory(id).free_bytes(),
-                       .has_context = true});
+    if (properties_of(index)) devices.push_back({DeviceKind::kCuda, index});
   }
   return devices;
+}
+
+std::optional<DeviceInfo> describe_cuda_device(DeviceId device) {
+  if (device.index < 0 || device.index >= device_count()) return std::nullopt;
+  const std::optional<cudaDeviceProp> properties = properties_of(device.index);
+  if (!properties) return std::nullopt;
+  return DeviceInfo{.id = device,
+                    .name = properties->name,
+                    .capacity_bytes = properties->totalGlobalMem,
+                    .free_bytes = CudaMemory(device).free_bytes(),
+                    .has_context = true};
 }
 
 }  // namespace tandem

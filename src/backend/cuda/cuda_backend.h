@@ -106,6 +106,9 @@ class CudaBackend final : public Backend {
   /// (cuda_prefill.cpp).
   bool multiply_by_library(const kernels::MatmulArgs& args, Stream& stream);
   void use_device() const;
+  /// Where a pass's attention leaves its parts' sums: in what was lent, or where that is too small
+  /// in memory of the stream's own.
+  float* attention_partials(int heads, const kernels::CacheArgs& cache, CudaStream& stream) const;
   /// Multiplies run by run of equal formats; `args` says what `matmul` has no word for.
   void multiply(TensorView x, const WeightView& weight, Epilogue epilogue, TensorView out,
                 kernels::MatmulArgs args, Stream& stream);
@@ -118,7 +121,8 @@ class CudaBackend final : public Backend {
   CudaMemory memory_;
   std::string description_;
   int multiprocessors_ = 1;
-  int capability_ = 0;
+  int capability_ = 0;  ///< of the kernels' code
+  int block_shared_bytes_ = 0;
   std::unique_ptr<LibraryMatmul> library_;  ///< made by the first wide product
 };
 

@@ -5,6 +5,7 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/packed_weight.h"
 #include "backend/cuda/prefill_workspace.h"
+#include "kernels/capability.h"
 #include "kernels/collective.h"
 #include "tandem/error.h"
 
@@ -62,11 +63,9 @@ kernels::CacheArgs cache_args(const KvLayerView& cache, const char* what) {
                      std::to_string(cache.page_tokens) + ", " + std::to_string(cache.head_dim) +
                      ")");
   }
-  constexpr int kMostHeadDim = 256;
-  const int d = cache.head_dim;
-  if (d != 32 && d != 64 && d != 96 && d != 128 && d != kMostHeadDim) {
-    throw ShapeError(std::string(what) + ": head_dim " + std::to_string(d) +
-                     " has no CUDA kernel; 32, 64, 96, 128 and 256 have");
+  if (!attention_takes(DeviceKind::kCuda, cache.head_dim)) {
+    throw ShapeError(std::string(what) + ": head_dim " + std::to_string(cache.head_dim) +
+                     " has no CUDA kernel");
   }
   return {.keys = cache.keys.data(),
           .values = cache.values.data(),
@@ -292,10 +291,22 @@ void CudaBackend::attend(const Rows& rows, TensorView qkv, kernels::AttentionArg
     return;
   }
   auto& target = static_cast<CudaStream&>(stream);
-  const auto floats = static_cast<size_t>(
-      kernels::attention_partial_floats(kernels::kMaxDecodeRows, heads, args.cache));
-  args.partials = static_cast<float*>(target.scratch(Scratch::kAttention, floats * sizeof(float)));
+  args.finished = static_cast<int*>(
+      target.scratch(Scratch::kAttentionCounts, kernels::kMostAttentionHeads * sizeof(int)));
+  args.partials = attention_partials(heads, args.cache, target);
   check(kernels::attention_decode(args, launch(stream)), "attention");
+}
+
+float* CudaBackend::attention_partials(int heads, const kernels::CacheArgs& cache,
+                                       CudaStream& stream) const {
+  const auto floats = static_cast<size_t>(
+      kernels::attention_partial_floats(heads, cache.head_dim, cache.max_pages * cache.page_tokens,
+                                        kernels::blocks_of_part(capability_)));
+  const TensorView& lent = stream.workspace();
+  void* const partials = lent.bytes() >= floats * sizeof(float)
+                             ? lent.data()
+                             : stream.scratch(Scratch::kAttentionPartials, floats * sizeof(float));
+  return static_cast<float*>(partials);
 }
 
 void CudaBackend::add(TensorView x, TensorView out, Stream& stream) {

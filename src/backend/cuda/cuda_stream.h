@@ -34,7 +34,7 @@ class CudaEvent final : public Event {
 };
 
 /// Scratch memory that a stream's ops share by purpose; two ops of one stream never overlap.
-enum class Scratch : uint8_t { kAttention, kRound, kCount };
+enum class Scratch : uint8_t { kAttentionCounts, kAttentionPartials, kRound, kCount };
 
 class CudaStream final : public Stream {
  public:
@@ -56,7 +56,7 @@ class CudaStream final : public Stream {
   /// stays alive with the stream, so run the widest pass once before capturing.
   void* scratch(Scratch purpose, size_t bytes);
 
-  /// Memory for the library's products, the caller's own: Backend::lend_workspace.
+  /// Memory of the caller's own to work in: Backend::lend_workspace.
   void lend(TensorView memory) { workspace_ = memory; }
   const TensorView& workspace() const { return workspace_; }
 
