@@ -46,6 +46,11 @@ constexpr double kColdStep = 0.3, kPlainLookShare = 0.005;
 /// up, and for the token behind a full acceptance.
 constexpr double kBenefitOfDoubt = 1, kBenefitOfNext = 0.5;
 
+/// Whether what the round took tells what rounds cost.
+bool times_count(const RoundOutcome& outcome) {
+  return !outcome.captured && !outcome.beside_prompt;
+}
+
 }  // namespace
 
 AutoLength::AutoLength(int max_drafts) : max_drafts_(max_drafts) {
@@ -178,11 +183,6 @@ int AutoLength::next() {
   return drafts;
 }
 
-/// The first round of a text waits for the prompt's passes, which run beside its drafts.
-bool AutoLength::times_count(const RoundOutcome& outcome) const {
-  return read_ > 1 && !outcome.captured;
-}
-
 /// By the table; but where costs are learnt, the first plain steps behind drafts, which find the
 /// main model's weights out of the cache, count for what they took.
 double AutoLength::steps_of(const RoundOutcome& outcome, int drafts) const {
@@ -221,10 +221,7 @@ void AutoLength::observe(const RoundOutcome& outcome) {
   } else {
     ++plain_rounds_;
     // A bad passage is to be forgotten, but only where drafts have stood at all.
-    if (some_stood_) {
-      acceptance_.pass();
-      yield_.pass();
-    }
+    if (some_stood_) yield_.pass();
   }
   if (wanted_ == kAutoDraftLength) {
     won_ += tokens - steps;

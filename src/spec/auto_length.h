@@ -15,9 +15,9 @@ namespace tandem {
 /// nothing can be drafted). E comes from the acceptance of the rounds read so far, T from a table.
 ///
 /// Where drafting does not seem to pay it goes on while that may be chance, and is tried again now
-/// and then: the rounds in between double after each failure. What a text has shown counts less
-/// with every token, drafted or not, so that a bad passage does not end drafting. All that drafting
-/// loses without a draft having stood stays below a small share of the text's time.
+/// and then: the rounds in between double after each failure. What a text has shown of E
+/// counts less with every token, drafted or not, so that a bad passage does not end drafting. All
+/// that drafting loses without a draft having stood stays below a small share of the text's time.
 ///
 /// With a table that stands, a function of the table and of the outcomes since `start` alone, never
 /// of the clock and of earlier texts. With one that is only a beginning, what rounds really take
@@ -54,8 +54,6 @@ class AutoLength final : public DraftLengthPolicy {
   bool look_at_plain();
   /// Takes over what rounds cost now.
   void adopt_costs();
-  /// Whether what the round took tells what rounds cost.
-  bool times_count(const RoundOutcome& outcome) const;
   /// What a round took, in plain steps.
   double steps_of(const RoundOutcome& outcome, int drafts) const;
 

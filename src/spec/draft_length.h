@@ -11,7 +11,9 @@ struct RoundOutcome {
   int num_accepted = 0;
   double draft_seconds = 0;
   double verify_seconds = 0;
-  bool captured = false;  ///< its passes were captured first, for which the times are no measure
+  // For either of them the times are no measure of what other rounds cost.
+  bool captured = false;       ///< its passes were captured first
+  bool beside_prompt = false;  ///< it ran beside the prompt's passes, and waited for them
 };
 
 /// Chooses K, the number of draft tokens of the next round, from rounds whose results the host has

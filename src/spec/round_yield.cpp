@@ -19,9 +19,9 @@ constexpr double kPooledWeight = 4;
 constexpr double kPriorTokens = 10, kMostEarlierTokens = 20;
 /// What was seen in earlier texts, after one text more.
 constexpr double kTextRemembered = 0.8;
-/// Weights in the estimates of a round after one round more, and of a token after one more, drafted
-/// or not.
-constexpr double kRoundRemembered = 0.98, kTokenRemembered = 0.993;
+/// Weights in the estimates of a round after one round more, of a token after one more, and after
+/// one that was not drafted: what is not looked at is forgotten more slowly.
+constexpr double kRoundRemembered = 0.98, kTokenRemembered = 0.993, kPlainTokenRemembered = 0.995;
 
 }  // namespace
 
@@ -50,13 +50,6 @@ void AcceptanceEstimate::observe(int num_drafts, int num_accepted) {
     if (position >= num_drafts || position > num_accepted) continue;
     tried_[i] += 1;
     stood_[i] += position < num_accepted ? 1 : 0;
-  }
-}
-
-void AcceptanceEstimate::pass() {
-  for (size_t i = 0; i < tried_.size(); ++i) {
-    tried_[i] *= kTokenRemembered;
-    stood_[i] *= kTokenRemembered;
   }
 }
 
@@ -122,8 +115,8 @@ void RoundYield::observe(int num_drafts, int num_accepted, double next) {
 }
 
 void RoundYield::pass() {
-  tokens_ *= kTokenRemembered;
-  for (double& rounds : rounds_) rounds *= kTokenRemembered;
+  tokens_ *= kPlainTokenRemembered;
+  for (double& rounds : rounds_) rounds *= kPlainTokenRemembered;
 }
 
 double RoundYield::tokens(int num_drafts) const {

@@ -18,8 +18,6 @@ class AcceptanceEstimate {
   void begin_text();
   /// A round drafted `num_drafts` >= 1 tokens, and the first `num_accepted` stood.
   void observe(int num_drafts, int num_accepted);
-  /// A token that was not drafted: what is known of the draft grows older.
-  void pass();
   /// [i]: the chance that draft i stands when all before it do. @param deviations what is added, in
   /// standard deviations of the estimate
   std::array<double, kMaxSpeculativeTokens> conditional(double deviations = 0) const;

@@ -83,6 +83,7 @@ class SpeculativeDecoder::Impl {
   struct Flight {
     int num_drafts = 0;
     bool captured = false;
+    bool beside_prompt = false;
     std::unique_ptr<Event> begun, drafted, verified, fetched;
   };
   /// Where the main cache ends when the next round begins: no one knows before those in flight end.
@@ -139,6 +140,7 @@ class SpeculativeDecoder::Impl {
     }
     // A drafter captures when the rule is new, as the verifier does.
     flight.captured = verifier_.verify(num_drafts, *main_stream_);
+    flight.beside_prompt = launched_ == 0 && prefill_pending_ && backend_.works_beside_host();
     main_stream_->record(*flight.verified);
     copy_stream_->wait(*flight.verified);
     state_.fetch(launched_, top_logprobs_, expected_acceptance_, *copy_stream_);
@@ -174,7 +176,7 @@ class SpeculativeDecoder::Impl {
     if (drafter_ != nullptr) {
       drafter_->observe(result_.tokens);
       policy_->observe({result_.num_drafts, result_.num_accepted, result_.draft_seconds,
-                        result_.verify_seconds, flight.captured});
+                        result_.verify_seconds, flight.captured, flight.beside_prompt});
     }
     return result_;
   }

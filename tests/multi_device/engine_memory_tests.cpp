@@ -122,11 +122,12 @@ TEST_CASE("the draft may be on any device, and changes no text") {
     }
     CHECK(greedy(*engine) == expected);
     CHECK(greedy(*engine, 0) == expected);
+    CHECK(greedy(*engine, 3) == expected);  // "auto" may not draft on a busy machine
+    CHECK(engine->stats().total.num_accepted_tokens > 0);
     for (const char* method : {"rejection", "block", "coupled"}) {
       CAPTURE(method);
       CHECK(sampled(*engine, method) == sampled(*shared, method));
     }
-    CHECK(engine->stats().total.num_accepted_tokens > 0);
   }
 }
 

@@ -176,8 +176,9 @@ void write(const Trace& trace, const CostTable& costs, DraftLengthPolicy& policy
     outcome.draft_seconds = factor * (costs.draft_seconds(drafts) + catching_up);
     outcome.verify_seconds = factor * (costs.verify_seconds[static_cast<size_t>(drafts)] +
                                        aftermath * costs.verify_seconds[0]);
-    if (written_rounds++ == 0 && drafts > 0) {
-      outcome.verify_seconds += disturbance.prompt * costs.verify_seconds[0];
+    if (written_rounds++ == 0 && disturbance.prompt > 0) {
+      outcome.beside_prompt = true;
+      if (drafts > 0) outcome.verify_seconds += disturbance.prompt * costs.verify_seconds[0];
     }
     if (disturbance.capture > 0 && !std::exchange(captured[static_cast<size_t>(drafts)], true)) {
       outcome.captured = true;
@@ -423,7 +424,7 @@ TEST_CASE("a table that is off is corrected by what rounds take", "[auto]") {
         return written.speed() / best;
       };
       CAPTURE(name, table.verify_seconds);
-      CHECK(written_with(true) >= 0.945);
+      CHECK(written_with(true) >= 0.95);
       if (table == dear && name == "worse draft") CHECK(written_with(false) < 0.9);
     }
   }
@@ -464,7 +465,7 @@ TEST_CASE("text after text a hopeless draft costs little, and a good one is foun
     write(good, truth, policy, kAutoDraftLength, 0, text == 0 ? first : later, eviction);
   }
   const double best = best_fixed_speed({good}, truth);
-  CHECK(first.speed() > 0.59 * best);
+  CHECK(first.speed() > 0.6 * best);
   CHECK(later.speed() >= 0.97 * best);
 }
 

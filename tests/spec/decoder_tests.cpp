@@ -7,6 +7,7 @@
 
 #include "loop.h"
 #include "support/catch.h"
+#include "support/forwarding_backend.h"
 #include "tandem/error.h"
 
 using namespace tandem;
@@ -361,6 +362,34 @@ TEST_CASE("a policy hears which rounds were captured first", "[decoder]") {
   CHECK(captured(Kind::kBlock) == once_each);
   CHECK(captured(Kind::kBlock) == never);
   CHECK(captured(Kind::kGreedy) == once_each);
+}
+
+TEST_CASE("a policy hears which rounds ran beside the prompt", "[decoder]") {
+  class BesideHost final : public test::ForwardingBackend {
+   public:
+    using ForwardingBackend::ForwardingBackend;
+    bool works_beside_host() const override { return true; }
+  };
+  const auto flags_on = [](bool beside_host) {
+    std::vector<RoundOutcome> outcomes;
+    Loop::Options options = options_of(DrafterKind::kModel);
+    options.policy = std::make_unique<ListedLengths>(std::vector{2, 0, 3}, &outcomes);
+    std::unique_ptr<Backend> backend = make_backend(DeviceSpec{}, 1);
+    if (beside_host) backend = std::make_unique<BesideHost>(std::move(backend));
+    Loop loop(std::move(options), std::move(backend));
+    std::vector<bool> flags;
+    const auto text = [&] {
+      for (int i = 0; i < 3; ++i) loop.decoder->round(100);
+      for (const RoundOutcome& outcome : outcomes) flags.push_back(outcome.beside_prompt);
+    };
+    loop.decoder->start(kPrompt, settings_of(Kind::kGreedy, 4));
+    text();
+    loop.decoder->restart(settings_of(Kind::kGreedy, 4));  // no prompt runs
+    text();
+    return flags;
+  };
+  CHECK(flags_on(true) == std::vector{true, false, false, false, false, false});
+  CHECK(flags_on(false) == std::vector<bool>(6, false));
 }
 
 TEST_CASE("times of a round are told apart", "[decoder]") {
