@@ -7,7 +7,7 @@
 namespace tandem::bench {
 namespace {
 
-constexpr int kWarmUpTokens = 16;
+constexpr int kWarmUpTokens = 32;
 /// Of a timed round's drafts, the share that stands: many rounds in a text, and few rows anew.
 constexpr double kTimingAcceptance = 0.5;
 /// Keeps the seeds of a conversation's turns apart from those of other texts.
@@ -84,12 +84,13 @@ void PairRunner::warm_up() {
     return prompts_.size();
   }();
   if (first == prompts_.size()) return;
-  for (size_t setting = 0; setting < pair_.settings.size(); ++setting) {
-    Request request =
-        request_for(setting, std::min(kWarmUpTokens, pair_.config.sampling.max_tokens));
-    request.prompt = turn_text(first, 0);
-    wait_for(std::move(request));
-  }
+  for (size_t setting = 0; setting < pair_.settings.size(); ++setting) settle(first, setting);
+}
+
+void PairRunner::settle(size_t prompt, size_t setting) {
+  Request request = request_for(setting, std::min(kWarmUpTokens, pair_.config.sampling.max_tokens));
+  request.prompt = turn_text(prompt, 0);
+  wait_for(std::move(request));
 }
 
 Sample PairRunner::run(size_t prompt, int repeat, size_t setting) {

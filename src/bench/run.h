@@ -48,6 +48,9 @@ class PairRunner {
   bool fits(size_t prompt) const;
   /// Runs every setting once for a few tokens, so that the first figures see warm caches.
   void warm_up();
+  /// Runs a setting for a few tokens behind a prompt's first turn, so that the next text finds the
+  /// caches as its own setting leaves them, not as another one does.
+  void settle(size_t prompt, size_t setting);
   /// @throws CancelledError after `cancel`
   Sample run(size_t prompt, int repeat, size_t setting);
   /// Ends the text under way; from any thread.
