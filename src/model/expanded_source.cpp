@@ -231,7 +231,7 @@ class ExpandedSource final : public WeightSource {
         break;
       case Part::kDown:
         made.rows = first_rows(large_.hidden_size, hidden, kZero);
-        made.columns = {{0, 0, small_.intermediate_size}};
+        made.columns.push_back({0, 0, small_.intermediate_size});
         made.random_rest = false;
         break;
     }
